@@ -1,0 +1,34 @@
+# Everything runs in .venv, which the first target that needs it builds: python3, make and a package index suffice.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: run test lint types bench clean
+
+run: .venv/run  ## train a KAN and an MLP of the same size on handwritten digits
+	$(BIN)/kanfast compare $(ARGS)
+
+# One thread a worker: the tensors of the tests are small, and the workers share the cores.
+test: .venv/dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+
+lint: .venv/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: .venv/dev
+	$(BIN)/mypy
+
+bench: .venv/dev
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# A stamp for each set of extras. Older than pyproject.toml or setup.py, it is made again.
+.venv/run .venv/dev: .venv/%: pyproject.toml setup.py | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	touch $@
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
