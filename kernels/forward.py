@@ -1,0 +1,126 @@
+"""F_n: y[b, o] = sum_i sum_j s[b, i] c[j, i, o] f_ij^(n)(x[b, i])."""
+
+import torch
+import triton
+import triton.language as tl
+
+from . import basis, launch, pack, runtime
+
+
+@triton.jit
+def _chunk(
+    acc, x, scale, i, mask_i, knots_ptr, c_ptr, stride_cj, I, j0,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN: tl.constexpr, mask_c,
+):  # fmt: skip
+    """acc += sum of the COUNT bases from j0 of this block of inputs; c_ptr: [BLOCK_I, BLOCK_O] at j = 0."""
+    column, valid = i[None, :], mask_i[None, :]
+    state = basis.start(x, column, valid, knots_ptr, I, j0, UNIFORM, G, DEGREE, DERIV)
+    for step in tl.static_range(COUNT):
+        f, state = basis.following(state, x, column, valid, knots_ptr, I, j0, step, UNIFORM, G, DEGREE, DERIV)
+        if HAS_SCALE:
+            f = f * scale
+        if KEEP_NAN and step == 0:
+            f += x * 0.0
+        w = tl.load(c_ptr + tl.cast(j0 + step, tl.int64) * stride_cj, mask=mask_c, other=0.0)
+        acc = runtime.dot(f, w, acc, PRECISION, INTERPRETED)
+    return acc
+
+
+@triton.jit
+def forward_kernel(
+    x_ptr,  # [B, I]
+    c_ptr,  # [J, I, O] packed coefficients, in the operands' dtype and layout
+    s_ptr,  # [B, I] or unused
+    knots_ptr,  # grid [I, M] or the table of general knots
+    y_ptr,  # [B, O]
+    B,
+    I,
+    O,
+    I_PADDED,
+    O_PADDED,
+    stride_xb,
+    stride_xi,
+    stride_sb,
+    stride_si,
+    stride_cj,
+    stride_ci,
+    stride_co,
+    UNIFORM: tl.constexpr,
+    G: tl.constexpr,
+    DEGREE: tl.constexpr,
+    DERIV: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    KEEP_NAN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    CHUNKS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    TAIL: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """One program: one tile [BLOCK_B, BLOCK_O] of y. It loops over blocks of inputs, makes the bases of the
+    block in registers one after the other, and adds each one's product with its coefficients."""
+    TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
+    pid_b = tl.program_id(0).to(tl.int64)
+    b = pid_b * BLOCK_B + tl.arange(0, BLOCK_B)
+    o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
+    mask_b, mask_o = b < B, o < O_PADDED
+    x_row = x_ptr + b[:, None] * stride_xb
+    s_row = s_ptr + b[:, None] * stride_sb
+    c_col = c_ptr + o.to(tl.int64)[None, :] * stride_co
+
+    acc = tl.zeros([BLOCK_B, BLOCK_O], TYPE)
+    for i0 in range(0, I, BLOCK_I):
+        i = i0 + tl.arange(0, BLOCK_I)
+        mask_i = i < I
+        mask_x = mask_b[:, None] & mask_i[None, :]
+        mask_c = (i < I_PADDED)[:, None] & mask_o[None, :]
+        x = tl.load(x_row + i[None, :] * stride_xi, mask=mask_x, other=0.0).to(TYPE)
+        scale = x
+        if HAS_SCALE:
+            scale = tl.load(s_row + i[None, :] * stride_si, mask=mask_x, other=0.0).to(TYPE)
+        c_tile = c_col + i.to(tl.int64)[:, None] * stride_ci
+        for chunk in range(CHUNKS):
+            acc = _chunk(
+                acc, x, scale, i, mask_i, knots_ptr, c_tile, stride_cj, I, chunk * CHUNK,
+                UNIFORM, G, DEGREE, DERIV, CHUNK, PRECISION, INTERPRETED, HAS_SCALE, False, mask_c,
+            )  # fmt: skip
+        if TAIL > 0:
+            acc = _chunk(
+                acc, x, scale, i, mask_i, knots_ptr, c_tile, stride_cj, I, CHUNKS * CHUNK,
+                UNIFORM, G, DEGREE, DERIV, TAIL, PRECISION, INTERPRETED, HAS_SCALE, KEEP_NAN, mask_c,
+            )  # fmt: skip
+        if ACTIVATION != "none":
+            f = basis.residual(x, ACTIVATION, DERIV)
+            if HAS_SCALE:
+                f = f * scale
+            w = tl.load(c_tile + tl.cast(G + DEGREE, tl.int64) * stride_cj, mask=mask_c, other=0.0)
+            acc = runtime.dot(f, w, acc, PRECISION, INTERPRETED)
+
+    y = y_ptr + b[:, None] * O + o[None, :]
+    tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask_b[:, None] & (o < O)[None, :])
+
+
+def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
+    """y [B, O] from x [B, I], packed coefficients c [J, I, O], input scale s [B, I] or None, grid [I, M]."""
+    (rows, inputs), outputs = x.shape, c.shape[2]
+    y = torch.empty(rows, outputs, dtype=runtime.storage_dtype(out_dtype), device=x.device)
+    if y.numel() == 0:
+        return y.to(out_dtype)
+    precision = runtime.supported_precision(precision, x.device)
+    tile = launch.tile("forward", precision, x.device, rows, inputs, outputs)
+    scale = x if s is None else s
+    with runtime.on_device(x):
+        knots = pack.knots(grid, basis, precision)
+        w = pack.operand(c, precision, contraction=1)
+        forward_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(outputs, tile["BLOCK_O"]))](
+            x, w.tensor, scale, knots, y, rows, inputs, outputs, w.inputs, w.outputs,
+            x.stride(0), x.stride(1), scale.stride(0), scale.stride(1), *w.strides,
+            HAS_SCALE=s is not None, PRECISION=precision,
+            **launch.structure(basis, deriv, limit=8), **tile,
+        )  # fmt: skip
+    return y.to(out_dtype)

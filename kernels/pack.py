@@ -1,0 +1,92 @@
+"""The one pass over the weights before a launch: operand dtype, layout and padding; the table of general knots."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from . import runtime
+from .basis import general
+
+
+class Operand(NamedTuple):
+    """Packed coefficients as a kernel reads them: [J, inputs, outputs], zero beyond the true I and O."""
+
+    tensor: torch.Tensor
+    strides: tuple[int, int, int]
+    inputs: int
+    outputs: int
+
+
+@triton.jit
+def pack_kernel(
+    c_ptr,  # [J, I, O]
+    w_ptr,  # [J, I, O_PADDED], or [J, O, I_PADDED] when TRANSPOSE
+    I,
+    O,
+    stride_cj,
+    stride_ci,
+    stride_co,
+    I_PADDED,
+    O_PADDED,
+    ROUND_TF32: tl.constexpr,
+    TRANSPOSE: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """One program: one tile [BLOCK_I, BLOCK_O] of one basis function."""
+    j = tl.program_id(2).to(tl.int64)
+    i = tl.program_id(0).to(tl.int64) * BLOCK_I + tl.arange(0, BLOCK_I)
+    o = tl.program_id(1).to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
+    source = c_ptr + j * stride_cj + i[:, None] * stride_ci + o[None, :] * stride_co
+    w = tl.load(source, mask=(i < I)[:, None] & (o < O)[None, :], other=0.0)
+    if ROUND_TF32:
+        w = runtime.round_to_tf32(w.to(tl.float32))
+    if TRANSPOSE:
+        target = w_ptr + (j * O_PADDED + o[None, :]) * I_PADDED + i[:, None]
+    else:
+        target = w_ptr + (j * I_PADDED + i[:, None]) * O_PADDED + o[None, :]
+    mask = (i < I_PADDED)[:, None] & (o < O_PADDED)[None, :]
+    tl.store(target, w.to(w_ptr.dtype.element_ty), mask=mask)
+
+
+def operand(c, precision, *, contraction):
+    """c [J, I, O] as the right operand of a product over axis 1 (inputs) or 2 (outputs).
+
+    16-bit tensor-core operands may be major in either axis, 32-bit ones only in the contracted one: then
+    the pack transposes, which costs less than a transposing copy in every tile. The contiguous axis is
+    padded to a multiple of 16 elements, for 128-bit loads and asynchronous copies.
+    """
+    dtype = runtime.COMPUTE_DTYPES[precision]
+    functions, inputs, outputs = c.shape
+    transpose = contraction == 1 and dtype == torch.float32
+    padded = -(-(inputs if transpose else outputs) // 16) * 16
+    rows, columns = (padded, outputs) if transpose else (inputs, padded)
+    as_it_is = c.dtype == dtype and not transpose and padded == outputs and c.is_contiguous()
+    if as_it_is and precision != "tf32":
+        return Operand(c, c.stride(), inputs, outputs)
+    if runtime.interpreting():
+        c = c.to(dtype)  # the interpreter truncates float32 to bfloat16; torch rounds
+    w = c.new_empty(functions, outputs if transpose else inputs, padded, dtype=dtype)
+    grid = (triton.cdiv(rows, 32), triton.cdiv(columns, 64), functions)
+    if w.numel():
+        pack_kernel[grid](
+            c, w, inputs, outputs, *c.stride(), rows, columns,
+            ROUND_TF32=precision == "tf32", TRANSPOSE=transpose, BLOCK_I=32, BLOCK_O=64,
+        )  # fmt: skip
+    j, first, last = w.stride()
+    return Operand(w, (j, last, first) if transpose else (j, first, last), rows, columns)
+
+
+def knots(grid, basis, precision):
+    """What the basis reads: the grid itself when uniform, else knots and reciprocals, transposed."""
+    grid = grid.contiguous()
+    if basis.uniform:
+        return grid
+    inputs, count = grid.shape
+    table = grid.new_empty(basis.degree + 1, count, inputs, dtype=runtime.basis_dtype(precision))
+    general.table_kernel[(count, triton.cdiv(inputs, 128))](
+        grid, table, inputs, count, DEGREE=basis.degree, BLOCK_I=128
+    )
+    return table

@@ -1,0 +1,156 @@
+"""W_n: dc[j, i, o] = sum_b g[b, o] s[b, i] f_ij^(n)(x[b, i]), summed in a fixed order."""
+
+import torch
+import triton
+import triton.language as tl
+
+from . import basis, launch, pack, runtime
+
+
+@triton.jit
+def weight_grad_kernel(
+    g_ptr,  # [B, O]
+    x_ptr,  # [B, I]
+    s_ptr,  # [B, I] or unused
+    knots_ptr,  # grid [I, M] or the table of general knots
+    out_ptr,  # [SPLIT, J, I, O] partial sums
+    B,
+    I,
+    O,
+    J,  # functions in out; the residual is the last one
+    ROWS,  # of the batch, for one program
+    J_BEGIN,
+    stride_gb,
+    stride_go,
+    stride_xb,
+    stride_xi,
+    stride_sb,
+    stride_si,
+    UNIFORM: tl.constexpr,
+    G: tl.constexpr,
+    DEGREE: tl.constexpr,
+    DERIV: tl.constexpr,
+    COUNT: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HAS_SCALE: tl.constexpr,
+    KEEP_NAN: tl.constexpr,
+    PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """One program: the tiles [BLOCK_I, BLOCK_O] of COUNT bases (and the residual), over ROWS of the batch.
+
+    The bases are made once for each block of rows, in registers, already transposed: [BLOCK_I, BLOCK_B].
+    """
+    TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
+    RESIDUAL: tl.constexpr = ACTIVATION != "none"
+    tiles_o = tl.cdiv(O, BLOCK_O)
+    i = tl.program_id(0) // tiles_o * BLOCK_I + tl.arange(0, BLOCK_I)
+    o = tl.program_id(0) % tiles_o * BLOCK_O + tl.arange(0, BLOCK_O)
+    j0 = J_BEGIN + tl.program_id(1) * COUNT
+    split = tl.program_id(2).to(tl.int64)
+    mask_i, mask_o = i < I, o < O
+    begin = split * ROWS
+    end = tl.minimum(begin + ROWS, B)
+    column, valid = i[:, None], mask_i[:, None]
+
+    accs = ()
+    for _ in tl.static_range(COUNT + RESIDUAL):
+        accs = accs + (tl.zeros([BLOCK_I, BLOCK_O], TYPE),)
+    for b0 in range(begin, end, BLOCK_B):
+        b = b0 + tl.arange(0, BLOCK_B)
+        mask_b = b < end
+        mask_x = valid & mask_b[None, :]
+        x = tl.load(x_ptr + b[None, :] * stride_xb + column * stride_xi, mask=mask_x, other=0.0).to(TYPE)
+        g = tl.load(
+            g_ptr + b[:, None] * stride_gb + o[None, :] * stride_go, mask=mask_b[:, None] & mask_o[None, :], other=0.0
+        )
+        g = runtime.operand(g, PRECISION, INTERPRETED)
+        scale = x
+        if HAS_SCALE:
+            scale = tl.load(s_ptr + b[None, :] * stride_sb + column * stride_si, mask=mask_x, other=0.0).to(TYPE)
+        new = ()
+        if COUNT > 0:
+            state = basis.start(x, column, valid, knots_ptr, I, j0, UNIFORM, G, DEGREE, DERIV)
+            for step in tl.static_range(COUNT):
+                f, state = basis.following(state, x, column, valid, knots_ptr, I, j0, step, UNIFORM, G, DEGREE, DERIV)
+                if HAS_SCALE:
+                    f = f * scale
+                if KEEP_NAN and step == 0:
+                    f += x * 0.0
+                new = new + (runtime.dot(f, g, accs[step], PRECISION, INTERPRETED),)
+        if RESIDUAL:
+            f = basis.residual(x, ACTIVATION, DERIV)
+            if HAS_SCALE:
+                f = f * scale
+            new = new + (runtime.dot(f, g, accs[COUNT], PRECISION, INTERPRETED),)
+        accs = new
+
+    mask = valid & mask_o[None, :]
+    out = out_ptr + split * J * I * O + i.to(tl.int64)[:, None] * O + o[None, :]
+    for step in tl.static_range(COUNT + RESIDUAL):
+        j = J - 1 if step == COUNT else j0 + step
+        tl.store(out + tl.cast(j, tl.int64) * I * O, accs[step].to(out_ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def reduce_kernel(
+    partial_ptr,  # [SPLIT, N]
+    out_ptr,  # [N]
+    N,
+    SPLIT,
+    BLOCK: tl.constexpr,
+):
+    """out[n] = sum of partial[s, n] for s = 0, 1, ...: always in this order."""
+    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    mask = n < N
+    acc = tl.load(partial_ptr + n, mask=mask, other=0.0)
+    for s in range(1, SPLIT):
+        acc += tl.load(partial_ptr + tl.cast(s, tl.int64) * N + n, mask=mask, other=0.0)
+    tl.store(out_ptr + n, acc.to(out_ptr.dtype.element_ty), mask=mask)
+
+
+def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
+    """[J, I, O] from g [B, O], x [B, I], input scale s [B, I] or None, grid [I, M].
+
+    Bit-for-bit reproducible: the batch is split by the shapes alone and the parts are added in order.
+    """
+    (rows, inputs), outputs = x.shape, g.shape[1]
+    full = torch.empty(
+        basis.num_functions, inputs, outputs, dtype=runtime.storage_dtype(out_dtype), device=x.device
+    )
+    out = full
+    if deriv > basis.degree:  # the splines' derivatives vanish: only the residual's gradient is left
+        full[: basis.num_splines] = 0
+        out = full[basis.num_splines :]
+    if out.numel() == 0:
+        return full.to(out_dtype)
+    precision = runtime.supported_precision(precision, x.device)
+    tile = launch.tile("weight_grad", precision, x.device, rows, inputs, outputs)
+    shape = launch.structure(basis, deriv, limit=8)
+    chunks, chunk, tail = (shape.pop(name) for name in ("CHUNKS", "CHUNK", "TAIL"))
+    tiles = triton.cdiv(inputs, tile["BLOCK_I"]) * triton.cdiv(outputs, tile["BLOCK_O"])
+    split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
+    partial = out
+    if split > 1:
+        partial = torch.empty(split, *out.shape, dtype=runtime.basis_dtype(precision), device=x.device)
+    scale = x if s is None else s
+    with runtime.on_device(x):
+        knots = pack.knots(grid, basis, precision)
+
+        def run(programs, begin, count, activation):
+            weight_grad_kernel[(tiles, programs, split)](
+                g, x, scale, knots, partial, rows, inputs, outputs, out.shape[0], part, begin,
+                *g.stride(), *x.stride(), *scale.stride(),
+                HAS_SCALE=s is not None, PRECISION=precision, COUNT=count,
+                **{**shape, "ACTIVATION": activation}, **tile,
+            )  # fmt: skip
+
+        if chunks:
+            run(chunks, 0, chunk, "none")
+        run(1, chunks * chunk, tail, basis.activation)
+        if split > 1:
+            reduce_kernel[(triton.cdiv(out.numel(), 1024),)](partial, out, out.numel(), split, BLOCK=1024)
+    return full.to(out_dtype)
