@@ -1,0 +1,146 @@
+"""Every error of the functional ops, raised at the public boundary: what was expected, what came, what to do."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kanfast.basis import Basis
+
+BACKENDS = ("auto", "triton", "reference")
+PRECISIONS = ("float64", "ieee", "tf32x3", "tf32", "bfloat16", "float16")
+FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+
+
+def check_kan_linear(
+    x: Tensor,
+    c: Tensor,
+    grid: Tensor,
+    basis: Basis,
+    deriv: int,
+    input_scale: Tensor | None,
+    precision: str | None,
+    *,
+    autocast: bool,
+) -> None:
+    """Raise TypeError or ValueError unless these are arguments of `kanfast.kan_linear`."""
+    if not isinstance(basis, Basis):
+        raise TypeError(f"basis is expected to be a kanfast.Basis, got {type(basis).__name__}")
+    if not isinstance(deriv, int) or isinstance(deriv, bool):
+        raise TypeError(f"deriv is expected to be an int, got {deriv!r}")
+    if deriv < 0:
+        raise ValueError(f"deriv is expected to be 0 or more, got {deriv}")
+    tensors = {"x": x, "c": c, "grid": grid}
+    if input_scale is not None:
+        tensors["input_scale"] = input_scale
+    for name, tensor in tensors.items():
+        _check_tensor(name, tensor, x)
+    _check_shapes(x, c, grid, basis, input_scale)
+    _check_dtypes(x, c, grid, input_scale, autocast)
+    _check_precision(precision, x.dtype)
+
+
+def check_backend(backend: str) -> None:
+    """Raise ValueError for an unknown backend."""
+    if backend not in BACKENDS:
+        raise ValueError(f"backend is expected to be one of {BACKENDS}, got {backend!r}")
+
+
+def check_pack(
+    spline_weight: Tensor, base_weight: Tensor | None, spline_scaler: Tensor | None
+) -> None:
+    """Raise TypeError or ValueError unless these are arguments of `kanfast.pack_coefficients`."""
+    _check_tensor("spline_weight", spline_weight, spline_weight)
+    if spline_weight.dim() != 3:
+        raise ValueError(
+            "spline_weight is expected to have shape [out_features, in_features, "
+            f"grid_size + degree], got {list(spline_weight.shape)}"
+        )
+    for name, tensor in (("base_weight", base_weight), ("spline_scaler", spline_scaler)):
+        if tensor is None:
+            continue
+        _check_tensor(name, tensor, spline_weight)
+        if tensor.shape != spline_weight.shape[:2]:
+            raise ValueError(
+                f"{name} is expected to have shape {list(spline_weight.shape[:2])} = [out_features, "
+                f"in_features], as spline_weight has it, got {list(tensor.shape)}"
+            )
+        if tensor.dtype != spline_weight.dtype:
+            raise TypeError(
+                f"{name} is expected to have the dtype of spline_weight, {spline_weight.dtype}, "
+                f"got {tensor.dtype}: convert one of them"
+            )
+
+
+def _check_tensor(name: str, tensor: object, like: Tensor) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} is expected to be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.dtype not in FLOATING:
+        raise TypeError(
+            f"{name} is expected to be float64, float32, bfloat16 or float16, got {tensor.dtype}: "
+            "convert it with .float()"
+        )
+    if tensor.device != like.device:
+        raise ValueError(
+            f"all tensors are expected on one device, got {name} on {tensor.device} and "
+            f"another on {like.device}: move one with .to()"
+        )
+
+
+def _check_shapes(
+    x: Tensor, c: Tensor, grid: Tensor, basis: Basis, input_scale: Tensor | None
+) -> None:
+    if c.dim() != 3 or c.shape[0] != basis.num_functions:
+        raise ValueError(
+            f"c is expected to have shape [{basis.num_functions}, in_features, out_features], the "
+            f"first being the number of functions of {basis}, got {list(c.shape)}: "
+            "make it with kanfast.pack_coefficients"
+        )
+    if x.dim() < 1 or x.shape[-1] != c.shape[1]:
+        raise ValueError(
+            f"x is expected to have {c.shape[1]} features in its last dimension, as c has inputs, "
+            f"got shape {list(x.shape)}"
+        )
+    if grid.shape != (c.shape[1], basis.num_knots):
+        raise ValueError(
+            f"grid is expected to have shape [{c.shape[1]}, {basis.num_knots}] = [in_features, "
+            f"grid_size + 2 * degree + 1], got {list(grid.shape)}"
+        )
+    if input_scale is not None and input_scale.shape != x.shape:
+        raise ValueError(
+            f"input_scale is expected to have the shape of x, {list(x.shape)}, got "
+            f"{list(input_scale.shape)}: expand it"
+        )
+
+
+def _check_dtypes(
+    x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None, autocast: bool
+) -> None:
+    if grid.dtype not in (torch.float32, torch.float64):
+        raise TypeError(
+            f"grid is expected to be float32 or float64, got {grid.dtype}: 16 bits are too few for "
+            "knots; keep the grid in float32"
+        )
+    if input_scale is not None and input_scale.dtype != x.dtype:
+        raise TypeError(
+            f"input_scale is expected to have the dtype of x, {x.dtype}, got {input_scale.dtype}: "
+            "convert one of them"
+        )
+    mixed = (x.dtype == torch.float64) != (c.dtype == torch.float64) if autocast else x.dtype != c.dtype
+    if mixed:
+        raise TypeError(
+            f"x and c are expected to have the same dtype, got {x.dtype} and {c.dtype}: convert one "
+            "of them" + (" (autocast leaves float64 alone)" if autocast else ", or use torch.autocast")
+        )
+
+
+def _check_precision(precision: str | None, dtype: torch.dtype) -> None:
+    if precision is None:
+        return
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision is expected to be None or one of {PRECISIONS}, got {precision!r}")
+    if (precision == "float64") != (dtype == torch.float64):
+        raise ValueError(
+            'precision "float64" is expected for float64 tensors and only for them, got '
+            f"{precision!r} for {dtype}: convert the tensors or leave precision=None"
+        )

@@ -1,0 +1,166 @@
+"""The three primitives as opaque torch.library ops: what tracers see, and which code runs.
+
+The backend is an argument of the op, resolved before it is called, so that tensors of any device
+can go through either implementation. Gradients are not registered here: see `kanfast.autograd`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch import Tensor
+
+from kanfast import reference
+from kanfast.basis import Activation, Basis
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What of a primitive is not a tensor: the functions, the derivative order, how to compute."""
+
+    basis: Basis
+    deriv: int
+    precision: str
+    backend: str  # "triton" or "reference"
+
+    def differentiated(self) -> Spec:
+        """The same with the next derivative of the functions."""
+        return replace(self, deriv=self.deriv + 1)
+
+
+def forward(
+    x: Tensor, c: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
+) -> Tensor:
+    """F_n [B, O], see `kanfast.reference.forward`."""
+    return cast(Tensor, forward_op(x, c, s, grid, *_scalars(spec), out_dtype))
+
+
+def input_grad(
+    g: Tensor, x: Tensor, c: Tensor, grid: Tensor, spec: Spec, out_dtype: torch.dtype
+) -> Tensor:
+    """P_n [B, I], see `kanfast.reference.input_grad`."""
+    return cast(Tensor, input_grad_op(g, x, c, grid, *_scalars(spec), out_dtype))
+
+
+def weight_grad(
+    g: Tensor, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
+) -> Tensor:
+    """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
+    return cast(Tensor, weight_grad_op(g, x, s, grid, *_scalars(spec), out_dtype))
+
+
+def _scalars(spec: Spec) -> tuple[int, int, str, bool, int, str, str]:
+    b = spec.basis
+    return (
+        b.grid_size,
+        b.degree,
+        b.activation,
+        b.uniform,
+        spec.deriv,
+        spec.precision,
+        spec.backend,
+    )
+
+
+def _implementation(backend: str) -> ModuleType:
+    if backend == "reference":
+        return reference
+    from kanfast import kernels
+
+    return kernels
+
+
+@torch.library.custom_op("kanfast::forward", mutates_args=())
+def forward_op(
+    x: Tensor,
+    c: Tensor,
+    s: Tensor | None,
+    grid: Tensor,
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+    deriv: int,
+    precision: str,
+    backend: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(
+            Tensor,
+            _implementation(backend).forward(
+                x, c, s, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
+            ),
+        )
+
+
+@forward_op.register_fake
+def _(x, c, s, grid, g, k, activation, uniform, deriv, precision, backend, out_dtype):  # type: ignore[no-untyped-def]
+    return x.new_empty((x.shape[0], c.shape[2]), dtype=out_dtype)
+
+
+@torch.library.custom_op("kanfast::input_grad", mutates_args=())
+def input_grad_op(
+    g: Tensor,
+    x: Tensor,
+    c: Tensor,
+    grid: Tensor,
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+    deriv: int,
+    precision: str,
+    backend: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(
+            Tensor,
+            _implementation(backend).input_grad(
+                g, x, c, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
+            ),
+        )
+
+
+@input_grad_op.register_fake
+def _(g, x, c, grid, gs, k, activation, uniform, deriv, precision, backend, out_dtype):  # type: ignore[no-untyped-def]
+    return x.new_empty(x.shape, dtype=out_dtype)
+
+
+@torch.library.custom_op("kanfast::weight_grad", mutates_args=())
+def weight_grad_op(
+    g: Tensor,
+    x: Tensor,
+    s: Tensor | None,
+    grid: Tensor,
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+    deriv: int,
+    precision: str,
+    backend: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    with torch.autocast(x.device.type, enabled=False):
+        return cast(
+            Tensor,
+            _implementation(backend).weight_grad(
+                g, x, s, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
+            ),
+        )
+
+
+@weight_grad_op.register_fake
+def _(g, x, s, grid, grid_size, degree, activation, uniform, deriv, precision, backend, out_dtype):  # type: ignore[no-untyped-def]
+    functions = grid_size + degree + (activation != "none")
+    return x.new_empty((functions, x.shape[1], g.shape[1]), dtype=out_dtype)
