@@ -1,0 +1,183 @@
+"""A stack of KAN layers: a module that takes the place of efficient-kan's `KAN`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
+from kanfast.nn.linear import KANLinear
+from kanfast.ops import Backend
+
+
+class KAN(nn.Module):
+    """Layers of `KANLinear`, one after the other.
+
+    Args:
+        layers_hidden: Widths of inputs, hidden layers and outputs: at least two.
+        grid_size, spline_order, scale_noise, scale_base, scale_spline, base_activation, grid_eps,
+            grid_range, device, dtype, backend: As in `KANLinear`, for all layers. A module given as
+            `base_activation` (not its class) is shared by all layers.
+
+    Attributes:
+        layers: The layers, a `ModuleList`.
+        grid_size, spline_order: Those of the layers; lists if the layers differ.
+
+    Raises:
+        ValueError, TypeError: As `KANLinear`; fewer than two widths.
+    """
+
+    def __init__(
+        self,
+        layers_hidden: Sequence[int],
+        grid_size: int = 5,
+        spline_order: int = 3,
+        scale_noise: float = 0.1,
+        scale_base: float = 1.0,
+        scale_spline: float = 1.0,
+        base_activation: Callable[..., Any] | None = nn.SiLU,
+        grid_eps: float = 0.02,
+        grid_range: Sequence[float] = (-1, 1),
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        if len(layers_hidden) < 2:
+            raise ValueError(
+                "layers_hidden must hold at least two widths, of inputs and outputs, "
+                f"got {layers_hidden}"
+            )
+        self._set_layers(
+            [
+                KANLinear(
+                    in_features,
+                    out_features,
+                    grid_size=grid_size,
+                    spline_order=spline_order,
+                    scale_noise=scale_noise,
+                    scale_base=scale_base,
+                    scale_spline=scale_spline,
+                    base_activation=base_activation,
+                    grid_eps=grid_eps,
+                    grid_range=grid_range,
+                    device=device,
+                    dtype=dtype,
+                    backend=backend,
+                )
+                for in_features, out_features in pairwise(layers_hidden)
+            ]
+        )
+
+    def _set_layers(self, layers: Sequence[KANLinear]) -> None:
+        self.grid_size = _common([layer.grid_size for layer in layers])
+        self.spline_order = _common([layer.spline_order for layer in layers])
+        self.layers = nn.ModuleList(layers)
+
+    @classmethod
+    def from_layers(cls, layers: Sequence[KANLinear]) -> KAN:
+        """A KAN of given layers, whose grids, degrees and residual functions may differ.
+
+        Raises:
+            ValueError: No layers, or the outputs of one are not the inputs of the next.
+        """
+        if not layers:
+            raise ValueError("a KAN needs at least one layer, got none")
+        for index, (first, second) in enumerate(pairwise(layers)):
+            if first.out_features != second.in_features:
+                raise ValueError(
+                    f"layer {index} has {first.out_features} outputs, but layer {index + 1} has "
+                    f"{second.in_features} inputs"
+                )
+        kan = cls.__new__(cls)
+        nn.Module.__init__(kan)
+        kan._set_layers(layers)
+        return kan
+
+    @classmethod
+    def from_pykan(cls, model: Any, *, backend: Backend = "auto") -> KAN:
+        """The function of a pykan model (`kan.KAN`, version 0.2), in its dtype and on its device.
+
+        Grid sizes and degrees may differ between layers; masks and node scales fold into the
+        weights. An edge with mask 0 becomes an edge of zeros. Parameters frozen in pykan stay
+        frozen. Draws no random numbers and copies all tensors. pykan need not be installed.
+
+        Raises:
+            TypeError: Not such a model.
+            ValueError: Unsupported, with the place: multiplication nodes, symbolic edges, node
+                biases, a selection of inputs (`prune_input`), or an unknown `base_fun`.
+        """
+        return cls.from_layers(layers_from_pykan(model, backend=backend))
+
+    @classmethod
+    def from_pykan_state_dict(
+        cls,
+        state_dict: Mapping[str, Tensor],
+        base_fun: Residual | Sequence[Residual] = "silu",
+        *,
+        backend: Backend = "auto",
+    ) -> KAN:
+        """As `from_pykan`, from `model.state_dict()`.
+
+        Args:
+            state_dict: All of pykan's tensors. They determine widths, grid sizes and degrees.
+            base_fun: What the state dict does not hold: "silu", "identity", "zero", a module or
+                a function of a tensor, for all layers or one for each.
+            backend: As in `KANLinear`.
+
+        Raises:
+            ValueError: Missing or unknown names, or something unsupported as in `from_pykan`.
+        """
+        layers = layers_from_pykan_state_dict(state_dict, base_fun, backend=backend)
+        return cls.from_layers(layers)
+
+    @property
+    def backend(self) -> Backend:
+        """Backend of all layers. Setting it sets that of every layer.
+
+        Raises:
+            ValueError: On reading, if the layers differ.
+        """
+        backends = {layer.backend for layer in self._kan_layers()}
+        if len(backends) > 1:
+            raise ValueError(f"the layers have different backends: {sorted(backends)}")
+        return backends.pop()
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        for layer in self._kan_layers():
+            layer.backend = backend
+
+    def _kan_layers(self) -> Iterator[KANLinear]:
+        return cast(Iterator[KANLinear], iter(self.layers))
+
+    def forward(self, x: Tensor, update_grid: bool = False) -> Tensor:
+        """x [..., layers_hidden[0]] -> y [..., layers_hidden[-1]].
+
+        With `update_grid`, each layer first moves its knots to its present input
+        (`KANLinear.update_grid`).
+        """
+        for layer in self._kan_layers():
+            if update_grid:
+                layer.update_grid(x)
+            x = layer(x)
+        return x
+
+    def regularization_loss(
+        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
+    ) -> Tensor:
+        """Sum of `KANLinear.regularization_loss` over the layers."""
+        losses = [
+            layer.regularization_loss(regularize_activation, regularize_entropy)
+            for layer in self._kan_layers()
+        ]
+        return torch.stack(losses).sum()
+
+
+def _common(values: list[int]) -> int | list[int]:
+    return values[0] if len(set(values)) == 1 else values

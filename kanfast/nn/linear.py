@@ -1,0 +1,365 @@
+"""One KAN layer: a module that takes the place of efficient-kan's `KANLinear` or of `nn.Linear`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from kanfast import checks
+from kanfast import grid as grids
+from kanfast.activations import Activation
+from kanfast.basis import Basis
+from kanfast.nn.residual import fused_name, make_residual
+from kanfast.ops import Backend, kan_linear, pack_coefficients
+
+
+class KANLinear(nn.Module):
+    """A layer whose every edge is a function: a B-spline plus a residual activation.
+
+        y[..., o] = sum_i base_weight[o,i] b(x[..., i]) + spline_scaler[o,i] spline[o,i](x[..., i])
+
+    (Liu et al., "KAN: Kolmogorov-Arnold Networks", 2024, section 2.2.) The arguments up to
+    `grid_range` are those of efficient-kan, with the same names, order, defaults and initial values
+    for the same seed.
+
+    Args:
+        in_features: Inputs I.
+        out_features: Outputs O.
+        grid_size: Grid intervals G, at least 1.
+        spline_order: Degree k of the splines, 0 to 7.
+        scale_noise: Size of the random splines at the start.
+        scale_base: The larger, the *smaller* `base_weight` at the start: it enters as
+            `kaiming_uniform_(a=sqrt(5) * scale_base)`.
+        scale_spline: The same for `spline_scaler`; without it, a factor of the random splines.
+        enable_standalone_scale_spline: Whether each edge has a trainable factor `spline_scaler`.
+        base_activation: The residual function: a module class or any function without arguments
+            that makes one, a module, or None for none (then there is no `base_weight`). SiLU, exact
+            GELU, Tanh, Sigmoid, ReLU and Identity are fused with the splines; anything else is
+            evaluated by itself, followed by a matrix product.
+        grid_eps: Share of the equally spaced grid in `update_grid`, 0 to 1; 1 stays on the path
+            for equally spaced knots, which is the fastest.
+        grid_range: Where the grid begins and ends. Outside it the splines fade to zero over k
+            intervals, and only the residual remains.
+        device: Device of parameters and grid.
+        dtype: Their dtype. The grid is never narrower than float32.
+        backend: "auto", "triton" or "reference", as in `kanfast.kan_linear`. May be set later.
+
+    Attributes:
+        base_weight: Parameter [O, I], or None without a residual function.
+        spline_weight: Parameter [O, I, G+k], the coefficients of the splines.
+        spline_scaler: Parameter [O, I]; absent if `enable_standalone_scale_spline` is False.
+        grid: Buffer of knots [I, G+2k+1].
+
+    Raises:
+        ValueError: A size, order or range that makes no sense, or an unknown backend.
+        TypeError: A `base_activation` that is neither a module nor makes one.
+    """
+
+    grid: Tensor
+    base_weight: nn.Parameter | None
+    spline_weight: nn.Parameter
+    spline_scaler: nn.Parameter
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        grid_size: int = 5,
+        spline_order: int = 3,
+        scale_noise: float = 0.1,
+        scale_base: float = 1.0,
+        scale_spline: float = 1.0,
+        enable_standalone_scale_spline: bool = True,
+        base_activation: Callable[..., Any] | None = nn.SiLU,
+        grid_eps: float = 0.02,
+        grid_range: Sequence[float] = (-1, 1),
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        _check_sizes(in_features, out_features, grid_size, spline_order, grid_range)
+        self.in_features = in_features
+        self.out_features = out_features
+        self.grid_size = grid_size
+        self.spline_order = spline_order
+        self.scale_noise = scale_noise
+        self.scale_base = scale_base
+        self.scale_spline = scale_spline
+        self.enable_standalone_scale_spline = enable_standalone_scale_spline
+        self.grid_eps = grid_eps
+        self.grid_range = tuple(grid_range)
+        self.backend = backend
+
+        dtype = dtype or torch.get_default_dtype()
+        self.register_buffer("grid", self._initial_grid(device, _at_least_float32(dtype)))
+        edges = torch.empty(out_features, in_features, device=device, dtype=dtype)
+        splines = edges.new_empty(out_features, in_features, grid_size + spline_order)
+        has_base = base_activation is not None
+        self.register_parameter("base_weight", nn.Parameter(edges) if has_base else None)
+        self.spline_weight = nn.Parameter(splines)
+        if enable_standalone_scale_spline:
+            self.spline_scaler = nn.Parameter(torch.empty_like(edges))
+        self.base_activation = make_residual(base_activation)
+        self.refresh_grid()
+        self.reset_parameters()
+
+    @property
+    def backend(self) -> Backend:
+        """What evaluates the layer: "auto", "triton" or "reference"."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        checks.check_backend(backend)
+        self._backend: Backend = backend
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draws new parameters for the present grid, as efficient-kan does and in its order."""
+        if self.spline_weight.is_meta:
+            return
+        if self.base_weight is not None:
+            nn.init.kaiming_uniform_(self.base_weight, a=math.sqrt(5) * self.scale_base)
+        weight = self.spline_weight
+        points = self._core_knots().T
+        noise = torch.rand(
+            *points.shape,
+            self.out_features,
+            device=weight.device,
+            dtype=_at_least_float32(weight.dtype),
+        )
+        noise = (noise - 1 / 2) * self.scale_noise / self.grid_size
+        factor = 1.0 if self.enable_standalone_scale_spline else self.scale_spline
+        weight.copy_(factor * self.curve2coeff(points, noise))
+        if self.enable_standalone_scale_spline:
+            nn.init.kaiming_uniform_(self.spline_scaler, a=math.sqrt(5) * self.scale_spline)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., I] -> y [..., O]; any number of rows, also none."""
+        activation = self._fused_activation()
+        if activation is None:
+            return self._fused(x, "none") + self._base(x)
+        return self._fused(x, activation)
+
+    def _base(self, x: Tensor) -> Tensor:
+        act, weight = self.base_activation, self.base_weight
+        if act is None or weight is None:
+            raise ValueError(
+                f"base_activation {act} does not fit base_weight {weight}: both or none"
+            )
+        return F.linear(act(x), weight)
+
+    def _fused(self, x: Tensor, activation: Activation) -> Tensor:
+        basis = Basis(self.grid_size, self.spline_order, activation, self._grid_is_uniform())
+        c = pack_coefficients(
+            self.spline_weight,
+            None if activation == "none" else self.base_weight,
+            self.spline_scaler if self.enable_standalone_scale_spline else None,
+        )
+        return kan_linear(x, c, self.grid, basis=basis, backend=self._backend)
+
+    def _fused_activation(self) -> Activation | None:
+        """Name of the residual function if it goes into the fused op."""
+        if self._only_base_is_trained():
+            # Fused, the gradient of base_weight would cost that of all the splines.
+            return None
+        return fused_name(self.base_activation)
+
+    def _only_base_is_trained(self) -> bool:
+        if self.base_weight is None or not self.base_weight.requires_grad:
+            return False
+        scaled = self.enable_standalone_scale_spline and self.spline_scaler.requires_grad
+        return not (self.spline_weight.requires_grad or scaled)
+
+    @property
+    def scaled_spline_weight(self) -> Tensor:
+        """Coefficients [O, I, G+k] with the factor of each edge."""
+        if not self.enable_standalone_scale_spline:
+            return self.spline_weight
+        return self.spline_weight * self.spline_scaler.unsqueeze(-1)
+
+    def b_splines(self, x: Tensor) -> Tensor:
+        """Values of the B-splines, x [..., I] -> [..., I, G+k]; `forward` never builds these."""
+        self._check_features("x", x)
+        rows = x.reshape(-1, self.in_features).to(_at_least_float32(x.dtype))
+        values = grids.b_splines(rows, self.grid, self.spline_order)
+        return values.reshape(*x.shape, self.grid_size + self.spline_order).to(x.dtype)
+
+    def curve2coeff(self, x: Tensor, y: Tensor) -> Tensor:
+        """Coefficients [O, I, G+k] of the splines closest to the points x [N, I], y [N, I, O].
+
+        Least squares of minimal norm, on the CPU in float64 wherever the tensors are; the result is
+        on y's device in y's dtype.
+        """
+        expected = (self.in_features, self.out_features)
+        if x.dim() != 2 or x.shape[1] != self.in_features or y.shape != (len(x), *expected):
+            raise ValueError(
+                f"curve2coeff expects x [N, {self.in_features}] and y [N, {self.in_features}, "
+                f"{self.out_features}], got {list(x.shape)} and {list(y.shape)}"
+            )
+        return grids.fit_coefficients(x, y, self.grid, self.spline_order)
+
+    @torch.no_grad()
+    def update_grid(self, x: Tensor, margin: float = 0.01) -> None:
+        """Moves the knots to where the samples are, and keeps the function there by least squares.
+
+        The knots of each input become `grid_eps` times an equally spaced grid over its samples and
+        1 - `grid_eps` times their quantiles. `spline_weight` is refitted at the samples, with no
+        change to the other parameters; what the samples leave open follows the old splines.
+
+        The samples are copied to the CPU, where knots and fits are computed in float64 with a
+        rank-revealing solver, and the results are copied back: on a GPU this waits for the device.
+
+        Args:
+            x: Samples [..., I], at least one row, finite.
+            margin: How far beyond the samples the equally spaced part reaches.
+
+        Raises:
+            ValueError: Wrong shape, no rows, or NaN or infinite samples.
+            RuntimeError: `spline_weight` is computed from other tensors (`torch.nn.utils.prune`),
+                so it cannot be set.
+        """
+        self._check_features("samples", x)
+        samples = x.detach().reshape(-1, self.in_features)
+        if not len(samples):
+            raise ValueError("update_grid needs at least one row of samples, got an empty batch")
+        finite = samples.isfinite().all(dim=0)
+        if not finite.all():
+            bad = (~finite).nonzero().flatten().tolist()
+            raise ValueError(
+                f"update_grid needs finite samples; there are NaN or infinite values in the "
+                f"features {bad[:8]}{' ...' if len(bad) > 8 else ''}"
+            )
+        knots = grids.knots_from_samples(
+            samples, self.grid, self.spline_order, grid_eps=self.grid_eps, margin=margin
+        )
+        weight = grids.refit(self.spline_weight, samples, self.grid, knots, self.spline_order)
+        self._set_spline_weight(weight)
+        self.grid.copy_(knots)
+        self.refresh_grid()
+
+    def _set_spline_weight(self, weight: Tensor) -> None:
+        if parametrize.is_parametrized(self, "spline_weight"):
+            self.spline_weight = weight  # type: ignore[assignment]  # by its right inverse
+        elif "spline_weight" in self._parameters:
+            self.spline_weight.copy_(weight)
+        else:
+            raise RuntimeError(
+                "update_grid cannot set spline_weight: it is not a parameter but computed from "
+                "others before each forward; make that permanent first "
+                "(torch.nn.utils.prune.remove)"
+            )
+
+    def regularization_loss(
+        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
+    ) -> Tensor:
+        """efficient-kan's stand-in for the L1 norm and entropy of the KAN paper (section 2.5.1).
+
+        The size of an edge is the mean absolute coefficient of its unscaled spline. The loss is the
+        weighted sum of the total size and the entropy -sum p log p of the sizes' shares p. Edges of
+        size zero have no part in it, nor a gradient.
+        """
+        size = self.spline_weight.abs().mean(-1)
+        total = size.sum()
+        share = size / torch.where(total > 0, total, 1)
+        entropy = -(share * torch.where(share > 0, share, 1).log()).sum()
+        return regularize_activation * total + regularize_entropy * entropy
+
+    def extra_repr(self) -> str:
+        """Sizes and backend, for `print(layer)`."""
+        names = ("in_features", "out_features", "grid_size", "spline_order", "backend")
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
+
+    # The grid: its dtype, and whether its rows are equally spaced, which decides on the fast path.
+
+    def refresh_grid(self) -> None:
+        """Looks again whether the grid is equally spaced.
+
+        Needed only after an in-place change of `grid` by hand whose next use is a compiled forward.
+        Everything else notices by itself.
+        """
+        grid = self.grid
+        self._uniform = grid.is_meta or grids.is_uniform(grid, self.spline_order)
+        self._looked_at = (grid, _version(grid))
+
+    def _grid_is_uniform(self) -> bool:
+        # Comparing identity and version costs no look at the values, so no wait for a GPU.
+        if not torch.compiler.is_compiling():
+            grid, version = self._looked_at
+            if grid is not self.grid or version != _version(self.grid):
+                self.refresh_grid()
+        return self._uniform
+
+    def _initial_grid(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+        return grids.uniform_knots(
+            self.grid_range,
+            self.grid_size,
+            self.spline_order,
+            self.in_features,
+            device=device,
+            dtype=dtype,
+        )
+
+    def _core_knots(self) -> Tensor:
+        return self.grid[:, self.spline_order : self.spline_order + self.grid_size + 1]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KANLinear:
+        """Moves and casts as every module, but keeps the grid at float32 when casting to 16 bits.
+
+        Knots in float16 would be off by up to a thousandth of their value, the width of a grid
+        interval at G = 1000, and would shift the splines of a trained layer. Memory is no concern.
+        """
+        grid = self.grid
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        wide = _at_least_float32(self.grid.dtype)
+        if grid.is_meta and not self.grid.is_meta:
+            self.grid = self._initial_grid(self.grid.device, wide)
+        elif wide != self.grid.dtype:
+            self.grid = grid.to(self.grid.device, wide)
+        self.refresh_grid()
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self.grid = self.grid.to(_at_least_float32(self.grid.dtype))
+        self.refresh_grid()
+
+    def _check_features(self, what: str, x: Tensor) -> None:
+        if x.dim() == 0 or x.shape[-1] != self.in_features:
+            raise ValueError(f"{what} must be [..., {self.in_features}], got {list(x.shape)}")
+
+
+def _version(tensor: Tensor) -> int:
+    return -1 if tensor.is_inference() else tensor._version
+
+
+def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
+
+
+def _check_sizes(
+    in_features: int,
+    out_features: int,
+    grid_size: int,
+    spline_order: int,
+    grid_range: Sequence[float],
+) -> None:
+    for name, value in (
+        ("in_features", in_features),
+        ("out_features", out_features),
+        ("grid_size", grid_size),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= spline_order <= 7:
+        raise ValueError(f"spline_order must be 0 to 7, got {spline_order}")
+    if len(grid_range) != 2 or not -math.inf < grid_range[0] < grid_range[1] < math.inf:
+        raise ValueError(f"grid_range must be two finite numbers, low < high, got {grid_range}")
