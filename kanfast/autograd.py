@@ -4,12 +4,17 @@
     P_n:  dv -> dg = F_n(x, v, c),        dx = v P_{n+1}(g, x, c), dc = W_n(g, x, v)
     W_n:  dV -> dg = F_n(x, s, V),        ds = P_n(g, x, V),       dx = s P_{n+1}(g, x, V)
 
-So every order of differentiation runs on the same three kernels, and only x, c, the grid (and s or
-g, where given) are kept for the backward pass.
+So every order of differentiation runs on the same three kernels, and nothing but the arguments of a
+primitive is kept for the backward pass.
+
+Each Function has a subclass with a jvp, which is taken while forward-mode differentiation is on:
+torch.compile refuses Functions that have one.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +22,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast import primitives
+from kanfast import primitives, transforms
 from kanfast.primitives import Spec
 
 
@@ -28,7 +33,7 @@ def forward(
     if not _differentiating(x, c, s):
         return primitives.forward(x, c, s, grid, spec, out_dtype)
     function = ForwardDual if _forward_mode() else Forward
-    return function.apply(x, c, s, grid, spec, out_dtype)
+    return _apply(function, x, c, s, grid, spec, out_dtype)
 
 
 def input_grad(
@@ -38,7 +43,7 @@ def input_grad(
     if not _differentiating(g, x, c):
         return primitives.input_grad(g, x, c, grid, spec, out_dtype)
     function = InputGradDual if _forward_mode() else InputGrad
-    return function.apply(g, x, c, grid, spec, out_dtype)
+    return _apply(function, g, x, c, grid, spec, out_dtype)
 
 
 def weight_grad(
@@ -48,34 +53,33 @@ def weight_grad(
     if not _differentiating(g, x, s):
         return primitives.weight_grad(g, x, s, grid, spec, out_dtype)
     function = WeightGradDual if _forward_mode() else WeightGrad
-    return function.apply(g, x, s, grid, spec, out_dtype)
+    return _apply(function, g, x, s, grid, spec, out_dtype)
 
 
 def _differentiating(*tensors: Tensor | None) -> bool:
-    """Whether a derivative may be asked for: if not, the Function is skipped."""
-    if torch.compiler.is_compiling():
+    """Whether a derivative may be asked for. If not, the Function would only cost time."""
+    if torch.compiler.is_compiling() or _forward_mode():
         return True
-    if _forward_mode() or torch._C._are_functorch_transforms_active():
+    if torch._C._are_functorch_transforms_active():
         return True
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _forward_mode() -> bool:
-    """Whether forward-mode AD is on; only then the Functions have a jvp, which compiling refuses."""
     return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def _apply(function: type[Function], *args: Any) -> Tensor:
+    result: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _scaled(s: Tensor | None, t: Tensor) -> Tensor:
     return t if s is None else s * t
 
 
-def _sum(*terms: Tensor | None) -> Tensor | None:
-    present = [t for t in terms if t is not None]
-    return sum(present[1:], present[0]) if present else None
-
-
 class Forward(Function):
-    generate_vmap_rule = True
+    """F_n over x, c, s."""
 
     @staticmethod
     def forward(x, c, s, grid, spec, out_dtype):
@@ -83,8 +87,8 @@ class Forward(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        x, c, s, grid, ctx.spec, ctx.out_dtype = inputs
-        ctx.save_for_backward(x, c, s, grid)
+        *tensors, ctx.spec, ctx.out_dtype = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, g):
@@ -98,9 +102,13 @@ class Forward(Function):
             ds = input_grad(g, x, c, grid, spec, s.dtype)
         return dx, dc, ds, None, None, None
 
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return transforms.forward(forward, info, in_dims, *args)
+
 
 class InputGrad(Function):
-    generate_vmap_rule = True
+    """P_n over g, x, c."""
 
     @staticmethod
     def forward(g, x, c, grid, spec, out_dtype):
@@ -108,8 +116,8 @@ class InputGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        g, x, c, grid, ctx.spec, ctx.out_dtype = inputs
-        ctx.save_for_backward(g, x, c, grid)
+        *tensors, ctx.spec, ctx.out_dtype = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, v):
@@ -123,9 +131,13 @@ class InputGrad(Function):
             dc = weight_grad(g, x, v, grid, spec, c.dtype)
         return dg, dx, dc, None, None, None
 
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return transforms.input_grad(input_grad, info, in_dims, *args)
+
 
 class WeightGrad(Function):
-    generate_vmap_rule = True
+    """W_n over g, x, s."""
 
     @staticmethod
     def forward(g, x, s, grid, spec, out_dtype):
@@ -133,8 +145,8 @@ class WeightGrad(Function):
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        g, x, s, grid, ctx.spec, ctx.out_dtype = inputs
-        ctx.save_for_backward(g, x, s, grid)
+        *tensors, ctx.spec, ctx.out_dtype = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx, w):
@@ -148,9 +160,38 @@ class WeightGrad(Function):
             ds = input_grad(g, x, w, grid, spec, s.dtype)
         return dg, dx, ds, None, None, None
 
+    @staticmethod
+    def vmap(info, in_dims, *args):
+        return transforms.weight_grad(weight_grad, info, in_dims, *args)
+
+
+def _forward_rule(rule: Callable[..., list[Tensor]]) -> Callable[..., Tensor]:
+    """A jvp from the terms of the tangent, given a primitive's arguments and their tangents.
+
+    torch turns forward mode off within a jvp, which would silently lose the outer of two nested
+    derivatives. So it is turned on, with the innermost tangents taken off the arguments.
+    """
+
+    @functools.wraps(rule)
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        with forward_ad._set_fwd_grad_enabled(True):
+            tensors = [None if t is None else _primal(t) for t in ctx.saved_tensors]
+            terms = rule(ctx.spec, ctx.out_dtype, *tensors, *tangents[:3])
+            return functools.reduce(torch.add, terms)
+
+    return jvp
+
+
+def _primal(t: Tensor) -> Tensor:
+    """t without the tangent of the current level of forward-mode differentiation."""
+    if not torch._C._are_functorch_transforms_active():
+        return forward_ad.unpack_dual(t).primal
+    level = torch._C._functorch.maybe_current_level()
+    return torch._C._functorch._wrap_for_grad(torch._C._functorch._unwrap_for_grad(t, level), level)
+
 
 class ForwardDual(Forward):
-    generate_vmap_rule = True
+    """F_n while forward-mode differentiation is on."""
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -158,18 +199,20 @@ class ForwardDual(Forward):
         ctx.save_for_forward(*inputs[:4])
 
     @staticmethod
-    def jvp(ctx, dx, dc, ds, *_):
-        x, c, s, grid = ctx.saved_tensors
-        spec, dtype = ctx.spec, ctx.out_dtype
-        return _sum(
-            None if dx is None else forward(x, c, _scaled(s, dx), grid, spec.differentiated(), dtype),
-            None if dc is None else forward(x, dc, s, grid, spec, dtype),
-            None if ds is None else forward(x, c, ds, grid, spec, dtype),
-        )
+    @_forward_rule
+    def jvp(spec, dtype, x, c, s, grid, dx, dc, ds):
+        terms = []
+        if dx is not None:
+            terms.append(forward(x, c, _scaled(s, dx), grid, spec.differentiated(), dtype))
+        if dc is not None:
+            terms.append(forward(x, dc, s, grid, spec, dtype))
+        if ds is not None:
+            terms.append(forward(x, c, ds, grid, spec, dtype))
+        return terms
 
 
 class InputGradDual(InputGrad):
-    generate_vmap_rule = True
+    """P_n while forward-mode differentiation is on."""
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -177,18 +220,20 @@ class InputGradDual(InputGrad):
         ctx.save_for_forward(*inputs[:4])
 
     @staticmethod
-    def jvp(ctx, dg, dx, dc, *_):
-        g, x, c, grid = ctx.saved_tensors
-        spec, dtype = ctx.spec, ctx.out_dtype
-        return _sum(
-            None if dg is None else input_grad(dg, x, c, grid, spec, dtype),
-            None if dx is None else dx * input_grad(g, x, c, grid, spec.differentiated(), dtype),
-            None if dc is None else input_grad(g, x, dc, grid, spec, dtype),
-        )
+    @_forward_rule
+    def jvp(spec, dtype, g, x, c, grid, dg, dx, dc):
+        terms = []
+        if dg is not None:
+            terms.append(input_grad(dg, x, c, grid, spec, dtype))
+        if dx is not None:
+            terms.append(dx * input_grad(g, x, c, grid, spec.differentiated(), dtype))
+        if dc is not None:
+            terms.append(input_grad(g, x, dc, grid, spec, dtype))
+        return terms
 
 
 class WeightGradDual(WeightGrad):
-    generate_vmap_rule = True
+    """W_n while forward-mode differentiation is on."""
 
     @staticmethod
     def setup_context(ctx, inputs, output):
@@ -196,13 +241,13 @@ class WeightGradDual(WeightGrad):
         ctx.save_for_forward(*inputs[:4])
 
     @staticmethod
-    def jvp(ctx, dg, dx, ds, *_):
-        g, x, s, grid = ctx.saved_tensors
-        spec, dtype = ctx.spec, ctx.out_dtype
-        return _sum(
-            None if dg is None else weight_grad(dg, x, s, grid, spec, dtype),
-            None if dx is None else weight_grad(
-                g, x, _scaled(s, dx), grid, spec.differentiated(), dtype
-            ),
-            None if ds is None else weight_grad(g, x, ds, grid, spec, dtype),
-        )
+    @_forward_rule
+    def jvp(spec, dtype, g, x, s, grid, dg, dx, ds):
+        terms = []
+        if dg is not None:
+            terms.append(weight_grad(dg, x, s, grid, spec, dtype))
+        if dx is not None:
+            terms.append(weight_grad(g, x, _scaled(s, dx), grid, spec.differentiated(), dtype))
+        if ds is not None:
+            terms.append(weight_grad(g, x, ds, grid, spec, dtype))
+        return terms

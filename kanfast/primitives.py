@@ -7,12 +7,13 @@ can go through either implementation. Gradients are not registered here: see `ka
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 
-from kanfast import reference
+from kanfast import reference, transforms
 from kanfast.basis import Activation, Basis
 
 if TYPE_CHECKING:
@@ -164,3 +165,8 @@ def weight_grad_op(
 def _(g, x, s, grid, grid_size, degree, activation, uniform, deriv, precision, backend, out_dtype):  # type: ignore[no-untyped-def]
     functions = grid_size + degree + (activation != "none")
     return x.new_empty((functions, x.shape[1], g.shape[1]), dtype=out_dtype)
+
+
+forward_op.register_vmap(partial(transforms.forward, forward_op))
+input_grad_op.register_vmap(partial(transforms.input_grad, input_grad_op))
+weight_grad_op.register_vmap(partial(transforms.weight_grad, weight_grad_op))
