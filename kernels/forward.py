@@ -9,15 +9,15 @@ from . import basis, launch, pack, runtime
 
 @triton.jit
 def _chunk(
-    acc, x, scale, i, mask_i, knots_ptr, c_ptr, stride_cj, I, j0,
+    acc, x, scale, i, mask_i, grid_ptr, c_ptr, stride_cj, j0,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
     PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN: tl.constexpr, mask_c,
 ):  # fmt: skip
     """acc += sum of the COUNT bases from j0 of this block of inputs; c_ptr: [BLOCK_I, BLOCK_O] at j = 0."""
     column, valid = i[None, :], mask_i[None, :]
-    state = basis.start(x, column, valid, knots_ptr, I, j0, UNIFORM, G, DEGREE, DERIV)
+    state = basis.start(x, column, valid, grid_ptr, j0, UNIFORM, G, DEGREE, DERIV)
     for step in tl.static_range(COUNT):
-        f, state = basis.following(state, x, column, valid, knots_ptr, I, j0, step, UNIFORM, G, DEGREE, DERIV)
+        f = basis.value(state, step, UNIFORM, DEGREE, DERIV)
         if HAS_SCALE:
             f = f * scale
         if KEEP_NAN and step == 0:
@@ -32,7 +32,7 @@ def forward_kernel(
     x_ptr,  # [B, I]
     c_ptr,  # [J, I, O] packed coefficients, in the operands' dtype and layout
     s_ptr,  # [B, I] or unused
-    knots_ptr,  # grid [I, M] or the table of general knots
+    grid_ptr,  # [I, G + 2k + 1]
     y_ptr,  # [B, O]
     B,
     I,
@@ -86,12 +86,12 @@ def forward_kernel(
         c_tile = c_col + i.to(tl.int64)[:, None] * stride_ci
         for chunk in range(CHUNKS):
             acc = _chunk(
-                acc, x, scale, i, mask_i, knots_ptr, c_tile, stride_cj, I, chunk * CHUNK,
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_cj, chunk * CHUNK,
                 UNIFORM, G, DEGREE, DERIV, CHUNK, PRECISION, INTERPRETED, HAS_SCALE, False, mask_c,
             )  # fmt: skip
         if TAIL > 0:
             acc = _chunk(
-                acc, x, scale, i, mask_i, knots_ptr, c_tile, stride_cj, I, CHUNKS * CHUNK,
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_cj, CHUNKS * CHUNK,
                 UNIFORM, G, DEGREE, DERIV, TAIL, PRECISION, INTERPRETED, HAS_SCALE, KEEP_NAN, mask_c,
             )  # fmt: skip
         if ACTIVATION != "none":
@@ -115,10 +115,9 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
     tile = launch.tile("forward", precision, x.device, rows, inputs, outputs)
     scale = x if s is None else s
     with runtime.on_device(x):
-        knots = pack.knots(grid, basis, precision)
         w = pack.operand(c, precision, contraction=1)
         forward_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(outputs, tile["BLOCK_O"]))](
-            x, w.tensor, scale, knots, y, rows, inputs, outputs, w.inputs, w.outputs,
+            x, w.tensor, scale, grid.contiguous(), y, rows, inputs, outputs, w.inputs, w.outputs,
             x.stride(0), x.stride(1), scale.stride(0), scale.stride(1), *w.strides,
             HAS_SCALE=s is not None, PRECISION=precision,
             **launch.structure(basis, deriv, limit=8), **tile,

@@ -9,7 +9,7 @@ from . import basis, launch, pack, runtime
 
 @triton.jit
 def _chunk(
-    out, x, i, mask_i, knots_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, I, O, O_PADDED, j0,
+    out, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, O, O_PADDED, j0,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
     ACTIVATION: tl.constexpr, KEEP_NAN: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
@@ -32,9 +32,9 @@ def _chunk(
         accs = new
     column, valid = i[None, :], mask_i[None, :]
     if COUNT > 0:
-        state = basis.start(x, column, valid, knots_ptr, I, j0, UNIFORM, G, DEGREE, DERIV)
+        state = basis.start(x, column, valid, grid_ptr, j0, UNIFORM, G, DEGREE, DERIV)
         for step in tl.static_range(COUNT):
-            f, state = basis.following(state, x, column, valid, knots_ptr, I, j0, step, UNIFORM, G, DEGREE, DERIV)
+            f = basis.value(state, step, UNIFORM, DEGREE, DERIV)
             if KEEP_NAN and step == 0:
                 f += x * 0.0
             out += f * accs[step]
@@ -48,7 +48,7 @@ def input_grad_kernel(
     g_ptr,  # [B, O]
     x_ptr,  # [B, I]
     c_ptr,  # [J, I, O] packed coefficients, in the operands' dtype
-    knots_ptr,  # grid [I, M] or the table of general knots
+    grid_ptr,  # [I, G + 2k + 1]
     out_ptr,  # [B, I]
     B,
     I,
@@ -92,12 +92,12 @@ def input_grad_kernel(
     out = tl.zeros([BLOCK_B, BLOCK_I], TYPE)
     for chunk in range(CHUNKS):
         out = _chunk(
-            out, x, i, mask_i, knots_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, I, O, O_PADDED,
+            out, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, O, O_PADDED,
             chunk * CHUNK, UNIFORM, G, DEGREE, DERIV, CHUNK, "none", False, PRECISION, INTERPRETED,
             BLOCK_B, BLOCK_I, BLOCK_O,
         )  # fmt: skip
     out = _chunk(
-        out, x, i, mask_i, knots_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, I, O, O_PADDED,
+        out, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, O, O_PADDED,
         CHUNKS * CHUNK, UNIFORM, G, DEGREE, DERIV, TAIL, ACTIVATION, KEEP_NAN, PRECISION, INTERPRETED,
         BLOCK_B, BLOCK_I, BLOCK_O,
     )  # fmt: skip
@@ -113,10 +113,9 @@ def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
     precision = runtime.supported_precision(precision, x.device)
     tile = launch.tile("input_grad", precision, x.device, rows, inputs, outputs)
     with runtime.on_device(x):
-        knots = pack.knots(grid, basis, precision)
         w = pack.operand(c, precision, contraction=2)
         input_grad_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(inputs, tile["BLOCK_I"]))](
-            g, x, w.tensor, knots, out, rows, inputs, outputs, w.inputs, w.outputs,
+            g, x, w.tensor, grid.contiguous(), out, rows, inputs, outputs, w.inputs, w.outputs,
             *g.stride(), *x.stride(), *w.strides,
             PRECISION=precision, **launch.structure(basis, deriv, limit=8), **tile,
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The one pass over the weights before a launch: operand dtype, layout and padding; the table of general knots."""
+"""The one pass over the weights before a launch: operand dtype, layout and padding."""
 
 from typing import NamedTuple
 
@@ -7,7 +7,6 @@ import triton
 import triton.language as tl
 
 from . import runtime
-from .basis import general
 
 
 class Operand(NamedTuple):
@@ -77,16 +76,3 @@ def operand(c, precision, *, contraction):
         )  # fmt: skip
     j, first, last = w.stride()
     return Operand(w, (j, last, first) if transpose else (j, first, last), rows, columns)
-
-
-def knots(grid, basis, precision):
-    """What the basis reads: the grid itself when uniform, else knots and reciprocals, transposed."""
-    grid = grid.contiguous()
-    if basis.uniform:
-        return grid
-    inputs, count = grid.shape
-    table = grid.new_empty(basis.degree + 1, count, inputs, dtype=runtime.basis_dtype(precision))
-    general.table_kernel[(count, triton.cdiv(inputs, 128))](
-        grid, table, inputs, count, DEGREE=basis.degree, BLOCK_I=128
-    )
-    return table

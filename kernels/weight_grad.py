@@ -4,7 +4,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import basis, launch, pack, runtime
+from . import basis, launch, runtime
 
 
 @triton.jit
@@ -12,7 +12,7 @@ def weight_grad_kernel(
     g_ptr,  # [B, O]
     x_ptr,  # [B, I]
     s_ptr,  # [B, I] or unused
-    knots_ptr,  # grid [I, M] or the table of general knots
+    grid_ptr,  # [I, G + 2k + 1]
     out_ptr,  # [SPLIT, J, I, O] partial sums
     B,
     I,
@@ -73,9 +73,9 @@ def weight_grad_kernel(
             scale = tl.load(s_ptr + b[None, :] * stride_sb + column * stride_si, mask=mask_x, other=0.0).to(TYPE)
         new = ()
         if COUNT > 0:
-            state = basis.start(x, column, valid, knots_ptr, I, j0, UNIFORM, G, DEGREE, DERIV)
+            state = basis.start(x, column, valid, grid_ptr, j0, UNIFORM, G, DEGREE, DERIV)
             for step in tl.static_range(COUNT):
-                f, state = basis.following(state, x, column, valid, knots_ptr, I, j0, step, UNIFORM, G, DEGREE, DERIV)
+                f = basis.value(state, step, UNIFORM, DEGREE, DERIV)
                 if HAS_SCALE:
                     f = f * scale
                 if KEEP_NAN and step == 0:
@@ -138,11 +138,10 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
         partial = torch.empty(split, *out.shape, dtype=runtime.basis_dtype(precision), device=x.device)
     scale = x if s is None else s
     with runtime.on_device(x):
-        knots = pack.knots(grid, basis, precision)
 
         def run(programs, begin, count, activation):
             weight_grad_kernel[(tiles, programs, split)](
-                g, x, scale, knots, partial, rows, inputs, outputs, out.shape[0], part, begin,
+                g, x, scale, grid.contiguous(), partial, rows, inputs, outputs, out.shape[0], part, begin,
                 *g.stride(), *x.stride(), *scale.stride(),
                 HAS_SCALE=s is not None, PRECISION=precision, COUNT=count,
                 **{**shape, "ACTIVATION": activation}, **tile,

@@ -1,6 +1,6 @@
-"""A basis is a sweep: `start` at basis j0, then `following` gives f_j^(n)(x) for j = j0, j0 + 1, ...
+"""A basis is a sweep: `start` prepares a tile of x for the bases from j0 on, `value` gives them one by one.
 
-The two functions here are the only place that knows which families exist. A tile x may be [B, I] or
+The functions here are the only place that knows which families exist. A tile x may be [B, I] or
 [I, B]: the input indices i broadcast against it.
 """
 
@@ -11,22 +11,24 @@ from . import activation, general, uniform
 
 
 @triton.jit
-def start(x, i, mask, knots_ptr, I, j0, UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
-    """State before basis j0. knots_ptr: the grid [I, M] when UNIFORM, else general.table_kernel's table."""
+def start(
+    x, i, mask, grid_ptr, j0,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
+):  # fmt: skip
+    """State of the sweep from basis j0. grid_ptr: [I, G + 2k + 1], the knots of every input."""
     if UNIFORM:
-        return uniform.start(x, i, mask, knots_ptr, j0, G, DEGREE)
+        return uniform.start(x, i, mask, grid_ptr, j0, G, DEGREE)
     else:
-        return general.start(x, i, mask, knots_ptr, I, j0, G, DEGREE, DERIV)
+        return general.start(x, i, mask, grid_ptr, j0, G, DEGREE, DERIV)
 
 
 @triton.jit
-def following(state, x, i, mask, knots_ptr, I, j0, STEP: tl.constexpr, UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
-    """(f_j^(n)(x), state after j) for j = j0 + STEP."""
+def value(state, STEP: tl.constexpr, UNIFORM: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+    """f_j^(n)(x) for j = j0 + STEP."""
     if UNIFORM:
-        return uniform.following(state, STEP, DEGREE, DERIV), state
+        return uniform.value(state, STEP, DEGREE, DERIV)
     else:
-        levels = general.following(x, i, mask, knots_ptr, I, j0 + STEP, state, G, DEGREE, DERIV)
-        return levels[DEGREE], levels
+        return general.value(state, STEP, DEGREE)
 
 
 @triton.jit

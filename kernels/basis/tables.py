@@ -22,6 +22,12 @@ def inverse_radii(degree):
 
 
 @triton.constexpr_function
+def bits(n):
+    """Steps of a bisection that tells n + 1 cases apart."""
+    return n.bit_length()
+
+
+@triton.constexpr_function
 def _derive(poly):
     return tuple(n * a for n, a in enumerate(poly))[1:]
 

@@ -27,13 +27,13 @@ def start(x, i, mask, grid_ptr, j0, G: tl.constexpr, DEGREE: tl.constexpr):
 
 
 @triton.jit
-def following(state, STEP: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+def value(state, STEP: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     """The basis STEP after the sweep's start. One fused multiply-add: exact for fine grids, too."""
-    return value(state[0] * state[1] - (state[2] + STEP), state[1], DEGREE, DERIV)
+    return centred(state[0] * state[1] - (state[2] + STEP), state[1], DEGREE, DERIV)
 
 
 @triton.jit
-def value(u, inv_h, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+def centred(u, inv_h, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     """The DERIV-th derivative of the B-spline of degree DEGREE centred at u = 0; the shape of u."""
     P: tl.constexpr = DEGREE - DERIV
     COEFFS: tl.constexpr = tables.uniform_coefficients(DEGREE, DERIV)

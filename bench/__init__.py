@@ -1,0 +1,1 @@
+"""Benchmarks and the code-generation profiler. Not part of the installed package."""
