@@ -1,4 +1,4 @@
-"""Maps the folder `kernels/` to the package `kanfast.kernels`; everything else is in pyproject.toml.
+"""Maps the folder `kernels/` to the package `kanfast.kernels`; the rest is in pyproject.toml.
 
 The name `kernels` belongs to another project on PyPI, so it is never installed under that name.
 """
