@@ -13,8 +13,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kanfast.basis import Basis, spline_basis
-
 # Work is done in blocks of this many samples, and of so many inputs that a block of basis values
 # has this many elements (16 MB of float64).
 _SAMPLES, _ELEMENTS = 1024, 2**21
@@ -56,9 +54,20 @@ def is_uniform(grid: Tensor, degree: int) -> bool:
 
 
 def b_splines(x: Tensor, grid: Tensor, degree: int) -> Tensor:
-    """Values of the B-splines on any knots, x [N, I] -> [N, I, G+k]; differentiable in x."""
-    basis = Basis(grid.shape[1] - 1 - 2 * degree, degree, "none", uniform=False)
-    return spline_basis(x, grid, basis).transpose(1, 2)
+    """Values of the B-splines on any knots, x [N, I] -> [N, I, G+k], by Cox-de Boor's recursion.
+
+    `kanfast.basis` evaluates the same for the ops, and is built for speed. This plain form can be
+    differentiated with respect to x and the knots. NaN in x gives NaN.
+    """
+    distance = x.unsqueeze(-1) - grid  # [N, I, G+2k+1]
+    values = (distance >= 0).to(distance.dtype)
+    values = values[..., :-1] - values[..., 1:] + 0 * distance[..., :-1]
+    for d in range(1, degree + 1):
+        width = grid[:, d:] - grid[:, :-d]
+        # Where knots coincide there is no support, so that any finite ramp will do.
+        ramp = distance[..., :-d] / torch.where(width > 0, width, 1)
+        values = ramp[..., :-1] * values[..., :-1] + (1 - ramp[..., 1:]) * values[..., 1:]
+    return values
 
 
 def fit_coefficients(x: Tensor, y: Tensor, grid: Tensor, degree: int) -> Tensor:
