@@ -10,7 +10,7 @@ run: .venv/run  ## train a KAN and an MLP of the same size on handwritten digits
 
 # One thread a worker: the tensors of the tests are small, and the workers share the cores.
 test: .venv/dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadgroup $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check .

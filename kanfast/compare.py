@@ -169,6 +169,7 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
     libraries hold outside torch's allocator, do not.
     """
     if device.type != "cpu":
+        work()  # what libraries allocate once and keep, as cuBLAS its workspace, is not the model's
         allocator = torch.get_device_module(device)
         before: int = allocator.memory_allocated(device)
         allocator.reset_peak_memory_stats(device)

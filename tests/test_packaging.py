@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+# One worker builds for all of these tests.
+pytestmark = pytest.mark.xdist_group("packaging")
+
 ROOT = Path(__file__).parents[1]
 SOURCES = ("kanfast", "kernels", "tests", "examples", "docs")
 FILES = ("pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE", "CHANGELOG.md")
