@@ -1,15 +1,15 @@
 """Residual activations and their derivatives of any order, as polynomials that the kernels share.
 
-Every smooth activation here is a polynomial in one transcendental function: sigmoid^(n) = P_n(sigmoid),
-tanh^(n) = Q_n(tanh), and the derivatives of the Gaussian density are Hermite polynomials times itself.
-SiLU and GELU are x times such a function, so Leibniz' rule leaves two terms:
+The derivatives of sigmoid and tanh are polynomials in themselves, sigmoid^(n) = P_n(sigmoid) and
+tanh^(n) = Q_n(tanh), and those of the Gaussian density are Hermite polynomials times itself. SiLU
+and GELU are x times such a function, for which Leibniz' rule leaves two terms:
 (x q)^(n) = x q^(n) + n q^(n-1).
 """
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cache
 from typing import Literal, get_args
 
 import torch
@@ -34,7 +34,7 @@ def _product(p: Polynomial, q: Polynomial) -> Polynomial:
     return tuple(out)
 
 
-@lru_cache(maxsize=None)
+@cache
 def sigmoid_derivative(n: int) -> Polynomial:
     """Coefficients, lowest power first, of P_n with sigmoid^(n)(x) = P_n(sigmoid(x))."""
     if n == 0:
@@ -42,7 +42,7 @@ def sigmoid_derivative(n: int) -> Polynomial:
     return _product(_derivative(sigmoid_derivative(n - 1)), (0.0, 1.0, -1.0))
 
 
-@lru_cache(maxsize=None)
+@cache
 def tanh_derivative(n: int) -> Polynomial:
     """Coefficients, lowest power first, of Q_n with tanh^(n)(x) = Q_n(tanh(x))."""
     if n == 0:
@@ -50,7 +50,7 @@ def tanh_derivative(n: int) -> Polynomial:
     return _product(_derivative(tanh_derivative(n - 1)), (1.0, 0.0, -1.0))
 
 
-@lru_cache(maxsize=None)
+@cache
 def hermite(n: int) -> Polynomial:
     """Coefficients, lowest power first, of the probabilists' Hermite polynomial He_n.
 
@@ -77,8 +77,9 @@ def _sigmoid(x: Tensor, n: int) -> Tensor:
 
 def _normal_cdf(x: Tensor, n: int) -> Tensor:
     if n == 0:
-        return torch.special.ndtr(x)
-    density = torch.exp(-0.5 * x * x).mul_((-1) ** (n - 1) / math.sqrt(2 * math.pi))
+        cdf: Tensor = torch.special.ndtr(x)
+        return cdf
+    density = torch.exp(-0.5 * x * x).mul_((-1.0) ** (n - 1) / math.sqrt(2 * math.pi))
     # Far out the density underflows to 0 while He_n overflows: their product is 0 there.
     return torch.where(density == 0, density, horner(hermite(n - 1), x) * density)
 

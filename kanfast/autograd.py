@@ -70,7 +70,7 @@ def _forward_mode() -> bool:
 
 
 def _apply(function: type[Function], *args: Any) -> Tensor:
-    result: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    result: Tensor = function.apply(*args)
     return result
 
 
@@ -82,16 +82,16 @@ class Forward(Function):
     """F_n over x, c, s."""
 
     @staticmethod
-    def forward(x, c, s, grid, spec, out_dtype):
-        return primitives.forward(x, c, s, grid, spec, out_dtype)
+    def forward(*args: Any) -> Tensor:
+        return primitives.forward(*args)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, ctx.spec, ctx.out_dtype = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx, g):
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         x, c, s, grid = ctx.saved_tensors
         spec, dx, dc, ds = ctx.spec, None, None, None
         if ctx.needs_input_grad[0]:
@@ -103,7 +103,7 @@ class Forward(Function):
         return dx, dc, ds, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, *args):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> transforms.Batched:
         return transforms.forward(forward, info, in_dims, *args)
 
 
@@ -111,16 +111,16 @@ class InputGrad(Function):
     """P_n over g, x, c."""
 
     @staticmethod
-    def forward(g, x, c, grid, spec, out_dtype):
-        return primitives.input_grad(g, x, c, grid, spec, out_dtype)
+    def forward(*args: Any) -> Tensor:
+        return primitives.input_grad(*args)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, ctx.spec, ctx.out_dtype = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx, v):
+    def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         g, x, c, grid = ctx.saved_tensors
         spec, dg, dx, dc = ctx.spec, None, None, None
         if ctx.needs_input_grad[0]:
@@ -132,7 +132,7 @@ class InputGrad(Function):
         return dg, dx, dc, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, *args):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> transforms.Batched:
         return transforms.input_grad(input_grad, info, in_dims, *args)
 
 
@@ -140,16 +140,16 @@ class WeightGrad(Function):
     """W_n over g, x, s."""
 
     @staticmethod
-    def forward(g, x, s, grid, spec, out_dtype):
-        return primitives.weight_grad(g, x, s, grid, spec, out_dtype)
+    def forward(*args: Any) -> Tensor:
+        return primitives.weight_grad(*args)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         *tensors, ctx.spec, ctx.out_dtype = inputs
         ctx.save_for_backward(*tensors)
 
     @staticmethod
-    def backward(ctx, w):
+    def backward(ctx: Any, w: Tensor) -> tuple[Tensor | None, ...]:
         g, x, s, grid = ctx.saved_tensors
         spec, dg, dx, ds = ctx.spec, None, None, None
         if ctx.needs_input_grad[0]:
@@ -161,7 +161,7 @@ class WeightGrad(Function):
         return dg, dx, ds, None, None, None
 
     @staticmethod
-    def vmap(info, in_dims, *args):
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> transforms.Batched:
         return transforms.weight_grad(weight_grad, info, in_dims, *args)
 
 
@@ -184,23 +184,35 @@ def _forward_rule(rule: Callable[..., list[Tensor]]) -> Callable[..., Tensor]:
 
 def _primal(t: Tensor) -> Tensor:
     """t without the tangent of the current level of forward-mode differentiation."""
-    if not torch._C._are_functorch_transforms_active():
+    functorch = torch._C._functorch
+    level = functorch.maybe_current_level()
+    if level is None:
         return forward_ad.unpack_dual(t).primal
-    level = torch._C._functorch.maybe_current_level()
-    return torch._C._functorch._wrap_for_grad(torch._C._functorch._unwrap_for_grad(t, level), level)
+    primal: Tensor = functorch._wrap_for_grad(functorch._unwrap_for_grad(t, level), level)
+    return primal
 
 
 class ForwardDual(Forward):
     """F_n while forward-mode differentiation is on."""
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         Forward.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*inputs[:4])
 
     @staticmethod
     @_forward_rule
-    def jvp(spec, dtype, x, c, s, grid, dx, dc, ds):
+    def jvp(
+        spec: Spec,
+        dtype: torch.dtype,
+        x: Tensor,
+        c: Tensor,
+        s: Tensor | None,
+        grid: Tensor,
+        dx: Tensor | None,
+        dc: Tensor | None,
+        ds: Tensor | None,
+    ) -> list[Tensor]:
         terms = []
         if dx is not None:
             terms.append(forward(x, c, _scaled(s, dx), grid, spec.differentiated(), dtype))
@@ -215,13 +227,23 @@ class InputGradDual(InputGrad):
     """P_n while forward-mode differentiation is on."""
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         InputGrad.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*inputs[:4])
 
     @staticmethod
     @_forward_rule
-    def jvp(spec, dtype, g, x, c, grid, dg, dx, dc):
+    def jvp(
+        spec: Spec,
+        dtype: torch.dtype,
+        g: Tensor,
+        x: Tensor,
+        c: Tensor,
+        grid: Tensor,
+        dg: Tensor | None,
+        dx: Tensor | None,
+        dc: Tensor | None,
+    ) -> list[Tensor]:
         terms = []
         if dg is not None:
             terms.append(input_grad(dg, x, c, grid, spec, dtype))
@@ -236,13 +258,23 @@ class WeightGradDual(WeightGrad):
     """W_n while forward-mode differentiation is on."""
 
     @staticmethod
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         WeightGrad.setup_context(ctx, inputs, output)
         ctx.save_for_forward(*inputs[:4])
 
     @staticmethod
     @_forward_rule
-    def jvp(spec, dtype, g, x, s, grid, dg, dx, ds):
+    def jvp(
+        spec: Spec,
+        dtype: torch.dtype,
+        g: Tensor,
+        x: Tensor,
+        s: Tensor | None,
+        grid: Tensor,
+        dg: Tensor | None,
+        dx: Tensor | None,
+        ds: Tensor | None,
+    ) -> list[Tensor]:
         terms = []
         if dg is not None:
             terms.append(weight_grad(dg, x, s, grid, spec, dtype))

@@ -9,7 +9,8 @@ form and on general knots by the Cox-de Boor recursion, and then takes n differe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -27,8 +28,8 @@ __all__ = [
     "MAX_DEGREE",
     "Activation",
     "Basis",
-    "cardinal_splines",
     "evaluate",
+    "evaluator",
     "hermite",
     "sigmoid_derivative",
     "spline_basis",
@@ -109,85 +110,130 @@ def evaluate(x: Tensor, grid: Tensor, basis: Basis, deriv: int = 0) -> Tensor:
         Splines vanish outside the extended grid, and their derivatives of an order above k
         everywhere. At a jump the value from the right is taken. NaN in x gives NaN in all J.
     """
-    splines = spline_basis(x, grid, basis, deriv)
-    if basis.activation == "none":
-        return splines
-    return torch.cat([splines, activation(basis.activation, x, deriv)[:, None]], dim=1)
+    out = x.new_empty(x.shape[0], basis.num_functions, x.shape[1])
+    evaluator(grid, basis, deriv, x.dtype)(x, out)
+    return out
 
 
 def spline_basis(x: Tensor, grid: Tensor, basis: Basis, deriv: int = 0) -> Tensor:
     """The splines of `evaluate` alone: [B, G + k, I]."""
-    if deriv > basis.degree:
-        zero = torch.where(x.isnan(), x, torch.zeros_like(x))
-        return zero[:, None].expand(-1, basis.num_splines, -1).contiguous()
-    if basis.uniform:
-        return _uniform_basis(x, grid, basis, deriv)
-    return _general_basis(x, grid, basis, deriv)
+    return evaluate(x, grid, replace(basis, activation="none"), deriv)
 
 
-def _uniform_basis(x: Tensor, grid: Tensor, basis: Basis, deriv: int) -> Tensor:
-    lo, hi = grid[:, basis.degree], grid[:, basis.grid_size + basis.degree]
-    middle, step = ((lo + hi) / 2).to(x.dtype), ((hi - lo) / basis.grid_size).to(x.dtype)
-    p = basis.degree - deriv
-    # In steps from the middle of the domain, where knot j is at j - (G/2 + k).
-    z = (x - middle) / step
-    out = cardinal_splines(z, p, basis.num_splines + deriv, -(basis.grid_size / 2 + basis.degree))
-    for _ in range(deriv):
-        out = out[:, :-1] - out[:, 1:]
-    return out if deriv == 0 else out.mul_(step ** -deriv)
+Evaluator = Callable[[Tensor, Tensor], None]
 
 
-def cardinal_splines(z: Tensor, degree: int, count: int, start: float) -> Tensor:
-    """B-splines of unit step whose supports begin at start, start + 1, ...: [B, count, I].
+def evaluator(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Evaluator:
+    """`evaluate` with the work that depends on the grid alone done once.
 
-    With u the distance from the centre of the support, R = (p + 1)/2 and r_m = max(R - m - |u|, 0),
-    N_p(u) = 1/p! sum_{m <= p/2} (-1)^m C(p + 1, m) r_m^p: the truncated powers counted from the
-    nearer end of the support, so that nothing cancels.
+    Returns:
+        A function of x, [rows, I], and out, [rows, J, I], both of this dtype, that writes out.
     """
-    index = torch.arange(count, dtype=z.dtype, device=z.device)[:, None]
+    splines = _splines(grid, basis, deriv, dtype)
+
+    def write(x: Tensor, out: Tensor) -> None:
+        splines(x, out[:, : basis.num_splines])
+        if basis.activation != "none":
+            out[:, -1].copy_(activation(basis.activation, x, deriv))
+
+    return write
+
+
+def _splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Evaluator:
+    if deriv > basis.degree:
+        return _no_splines
+    if basis.uniform:
+        return _uniform_splines(grid, basis, deriv, dtype)
+    return _general_splines(grid, basis, deriv, dtype)
+
+
+def _no_splines(x: Tensor, out: Tensor) -> None:
+    out.copy_(_zero(x))
+
+
+def _zero(x: Tensor) -> Tensor:
+    """[B, 1, I]: 0, but NaN where x is NaN."""
+    return torch.where(x.isnan(), x, 0)[:, None]
+
+
+def _uniform_splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Evaluator:
+    lo, hi = grid[:, basis.degree], grid[:, basis.grid_size + basis.degree]
+    middle, step = ((lo + hi) / 2).to(dtype), ((hi - lo) / basis.grid_size).to(dtype)
+    degree, slope = basis.degree - deriv, step**-deriv
+    # In steps from the middle of the domain, where knot j is at j - (G/2 + k).
+    start = -(basis.grid_size / 2 + basis.degree)
+
+    def write(x: Tensor, out: Tensor) -> None:
+        z = (x - middle).div_(step)
+        if deriv == 0:
+            _cardinal_splines(z, degree, start, out)
+            return
+        f = z.new_empty(z.shape[0], basis.num_splines + deriv, z.shape[1])
+        _cardinal_splines(z, degree, start, f)
+        for _ in range(deriv - 1):
+            f = f[:, :-1] - f[:, 1:]
+        torch.sub(f[:, :-1], f[:, 1:], out=out).mul_(slope)
+
+    return write
+
+
+def _cardinal_splines(z: Tensor, degree: int, start: float, out: Tensor) -> None:
+    """B-splines of unit step, one for each j of out [B, j, I], with support from start + j on.
+
+    With u the distance from the centre of the support, R = (p + 1)/2 and e_m = min(|u| - R + m, 0),
+    N_p(u) = (-1)^p / p! sum_{m <= p/2} (-1)^m C(p + 1, m) e_m^p: the truncated powers counted from
+    the nearer end of the support, so that nothing cancels.
+    """
+    index = torch.arange(out.shape[1], dtype=z.dtype, device=z.device)[:, None]
     if degree == 0:
-        cell = torch.floor(z - start)[:, None]
-        return torch.where(z.isnan()[:, None], z[:, None], (cell == index).to(z.dtype))
+        torch.eq(torch.floor(z - start)[:, None], index, out=out)
+        out.add_(_zero(z))
+        return
     radius = (degree + 1) / 2
-    r = (index + (start + radius) - z[:, None]).abs_().neg_().add_(radius).relu_()
-    out = _power(r, degree).mul_(1 / math.factorial(degree))
+    e = torch.sub(z[:, None], index + (start + radius)).abs_().sub_(radius).clamp_max_(0)
+    scale = (-1) ** degree / math.factorial(degree)
+    _power(e, degree, out).mul_(scale)
+    term = torch.empty_like(e) if degree > 1 else e
     for m in range(1, degree // 2 + 1):
-        r = r.sub_(1).relu_()
-        weight = (-1) ** m * math.comb(degree + 1, m) / math.factorial(degree)
-        out.add_(_power(r, degree), alpha=weight)
+        e.add_(1).clamp_max_(0)
+        out.add_(_power(e, degree, term), alpha=scale * (-1) ** m * math.comb(degree + 1, m))
+
+
+def _power(e: Tensor, p: int, out: Tensor) -> Tensor:
+    """e ** p by multiplications, as torch's pow is slow for exponents above 3."""
+    torch.pow(e, p if p <= 3 else p // 2, out=out)
+    if p > 3:
+        out.square_()
+        if p % 2:
+            out.mul_(e)
     return out
 
 
-def _power(r: Tensor, p: int) -> Tensor:
-    """r ** p by multiplications: torch's pow is slow for exponents above 3."""
-    if p <= 3:
-        return r.pow(p)
-    if p == 4:
-        return r.square().square_()
-    if p == 5:
-        return r.square().square_().mul_(r)
-    if p == 6:
-        return r.pow(3).square_()
-    return r.pow(3).square_().mul_(r)
+def _general_splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Evaluator:
+    knots = grid.to(dtype).T.contiguous()  # [G + 2k + 1, I]
+    reciprocals = [_reciprocal_widths(knots, d) for d in range(1, basis.degree + 1)]
+    degree = basis.degree - deriv
 
+    def write(x: Tensor, out: Tensor) -> None:
+        # All splines are zero from the last knot on. Taking every x outside the grid there keeps
+        # the quotients below finite: they meet zeros there.
+        x = torch.where(x < knots[0], knots[-1], x).clamp_max_(knots[-1])
+        distance = x[:, None] - knots
+        f = torch.ge(distance, 0, out=torch.empty_like(distance))
+        f = f[:, :-1] - f[:, 1:]  # 1 in the interval of x, 0 elsewhere
+        if degree == 0:
+            f.add_(_zero(x))
+        for reciprocal in reciprocals[:degree]:
+            # With R_j = (x - t_j) / (t_j+d - t_j) B_j,d-1 the recursion reads: B_j,d is R_j plus
+            # B_j+1,d-1 minus R_j+1.
+            rising = (distance[:, : f.shape[1]] * reciprocal).mul_(f)
+            f = (f[:, 1:] - rising[:, 1:]).add_(rising[:, :-1])
+        for d, reciprocal in enumerate(reciprocals[degree:], degree + 1):
+            f = f * (d * reciprocal)
+            f = f[:, :-1] - f[:, 1:]
+        out.copy_(f)
 
-def _general_basis(x: Tensor, grid: Tensor, basis: Basis, deriv: int) -> Tensor:
-    knots = grid.to(x.dtype).T  # [G + 2k + 1, I]
-    last = knots.shape[0] - 1
-    p = basis.degree - deriv
-    inside = (x[:, None] >= knots[:-1]) & (x[:, None] < knots[1:])
-    out = torch.where(x.isnan()[:, None], x[:, None], inside.to(x.dtype))
-    # Clamped, so that (x - t) / (knot distance) is finite: it meets a zero spline out there.
-    x = torch.clamp(x, knots[0], knots[-1])[:, None]
-    for d in range(1, p + 1):
-        # weight_j rises from 0 to 1 over the support of spline j of degree d - 1;
-        # B_j,d = weight_j B_j,d-1 + (1 - weight_j+1) B_j+1,d-1.
-        rising = ((x - knots[: last + 1 - d]) * _reciprocal_widths(knots, d)).mul_(out)
-        out = (rising[:, :-1] - rising[:, 1:]).add_(out[:, 1:])
-    for d in range(p + 1, basis.degree + 1):
-        out = out * (d * _reciprocal_widths(knots, d))
-        out = out[:, :-1] - out[:, 1:]
-    return out
+    return write
 
 
 def _reciprocal_widths(knots: Tensor, d: int) -> Tensor:
@@ -198,5 +244,4 @@ def _reciprocal_widths(knots: Tensor, d: int) -> Tensor:
     """
     width = knots[d:] - knots[:-d]
     smallest = (knots[-1] - knots[0]).clamp_min(1) * torch.finfo(knots.dtype).tiny
-    safe = torch.where(width > smallest, width, torch.ones_like(width))
-    return torch.where(width > smallest, 1 / safe, torch.zeros_like(width))
+    return torch.where(width > smallest, 1 / torch.where(width > smallest, width, 1), 0)

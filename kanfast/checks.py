@@ -1,4 +1,4 @@
-"""Every error of the functional ops, raised at the public boundary: what was expected, what came, what to do."""
+"""Every error of the functional ops: what was expected, what came, what to do."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def check_pack(
         _check_tensor(name, tensor, spline_weight)
         if tensor.shape != spline_weight.shape[:2]:
             raise ValueError(
-                f"{name} is expected to have shape {list(spline_weight.shape[:2])} = [out_features, "
-                f"in_features], as spline_weight has it, got {list(tensor.shape)}"
+                f"{name} is expected to have shape {list(spline_weight.shape[:2])}, [out_features, "
+                f"in_features] of spline_weight, got {list(tensor.shape)}"
             )
         if tensor.dtype != spline_weight.dtype:
             raise TypeError(
@@ -126,11 +126,15 @@ def _check_dtypes(
             f"input_scale is expected to have the dtype of x, {x.dtype}, got {input_scale.dtype}: "
             "convert one of them"
         )
-    mixed = (x.dtype == torch.float64) != (c.dtype == torch.float64) if autocast else x.dtype != c.dtype
-    if mixed:
+    if autocast and (x.dtype == torch.float64) != (c.dtype == torch.float64):
         raise TypeError(
-            f"x and c are expected to have the same dtype, got {x.dtype} and {c.dtype}: convert one "
-            "of them" + (" (autocast leaves float64 alone)" if autocast else ", or use torch.autocast")
+            "x and c are expected to be both float64 or neither, as autocast leaves float64 alone, "
+            f"got {x.dtype} and {c.dtype}: convert one of them"
+        )
+    if not autocast and x.dtype != c.dtype:
+        raise TypeError(
+            f"x and c are expected to have the same dtype, got {x.dtype} and {c.dtype}: "
+            "convert one of them, or use torch.autocast"
         )
 
 
@@ -138,7 +142,9 @@ def _check_precision(precision: str | None, dtype: torch.dtype) -> None:
     if precision is None:
         return
     if precision not in PRECISIONS:
-        raise ValueError(f"precision is expected to be None or one of {PRECISIONS}, got {precision!r}")
+        raise ValueError(
+            f"precision is expected to be None or one of {PRECISIONS}, got {precision!r}"
+        )
     if (precision == "float64") != (dtype == torch.float64):
         raise ValueError(
             'precision "float64" is expected for float64 tensors and only for them, got '

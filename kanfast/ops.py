@@ -52,17 +52,15 @@ def kan_linear(
         RuntimeError: a backend that cannot run here.
     """
     autocast = torch.is_autocast_enabled(x.device.type)
-    checks.check_kan_linear(
-        x, c, grid, basis, deriv, input_scale, precision, autocast=autocast
-    )
+    checks.check_kan_linear(x, c, grid, basis, deriv, input_scale, precision, autocast=autocast)
     backend = resolve_backend(backend, x)
     out_dtype = x.dtype
     if autocast and x.dtype != torch.float64:
         out_dtype = torch.get_autocast_dtype(x.device.type)
     if precision is None:
         precision = _precision(out_dtype, backend)
-    rows = x.reshape(-1, x.shape[-1])
-    s = None if input_scale is None else input_scale.reshape(rows.shape)
+    rows = _as_matrix(x)
+    s = None if input_scale is None else _as_matrix(input_scale)
     y = autograd.forward(rows, c, s, grid, Spec(basis, deriv, precision, backend), out_dtype)
     return y.reshape(*x.shape[:-1], c.shape[2])
 
@@ -105,13 +103,13 @@ def resolve_backend(backend: Backend, tensor: Tensor) -> Backend:
     obstacle = _triton_obstacle(device)
     if obstacle is not None:
         raise RuntimeError(
-            f'backend "triton" is expected to run on the tensor\'s device, {device}, but {obstacle}; '
-            'use backend="reference"'
+            f'backend "triton" is expected to run on the device of the tensor, {device}, but '
+            f'{obstacle}: use backend="reference"'
         )
     return "triton"
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _triton_obstacle(device: str) -> str | None:
     """Why Triton cannot run on tensors of this device type, or None if it can."""
     try:
@@ -125,6 +123,11 @@ def _triton_obstacle(device: str) -> str | None:
     except RuntimeError as error:
         return f"Triton finds no GPU ({error})"
     return None if active == device else f"Triton's active device is {active}"
+
+
+def _as_matrix(x: Tensor) -> Tensor:
+    """[..., I] as [B, I]."""
+    return x.flatten(0, -2) if x.dim() > 1 else x[None]
 
 
 def _precision(dtype: torch.dtype, backend: Backend) -> str:

@@ -6,6 +6,7 @@ can go through either implementation. Gradients are not registered here: see `ka
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -71,8 +72,8 @@ def _scalars(spec: Spec) -> tuple[int, int, str, bool, int, str, str]:
 def _implementation(backend: str) -> ModuleType:
     if backend == "reference":
         return reference
-    from kanfast import kernels
-
+    # Not at the top: importing kanfast must not need Triton.
+    kernels: ModuleType = importlib.import_module("kanfast.kernels")
     return kernels
 
 
@@ -91,6 +92,7 @@ def forward_op(
     backend: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
+    """F_n by the named backend."""
     basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
     with torch.autocast(x.device.type, enabled=False):
         return cast(
@@ -121,6 +123,7 @@ def input_grad_op(
     backend: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
+    """P_n by the named backend."""
     basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
     with torch.autocast(x.device.type, enabled=False):
         return cast(
@@ -151,6 +154,7 @@ def weight_grad_op(
     backend: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
+    """W_n by the named backend."""
     basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
     with torch.autocast(x.device.type, enabled=False):
         return cast(

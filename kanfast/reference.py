@@ -1,10 +1,11 @@
 """The three primitives in plain torch, with the names and signatures of the Triton launchers.
 
-Everything is one trilinear form, sum over b, o, i, j of g[b, o] s[b, i] c[j, i, o] f_ij^(n)(x[b, i]),
-and its partial derivatives with respect to g, s and c. Packed as [J, I, O] the coefficients are a
-matrix [J * I, O], so each primitive is a matrix product with the basis values of a chunk of rows,
-[rows, J * I]. Chunks are sized to stay in a CPU's cache: no tensor grows with B * I * J or B * O * I.
-Chunks are worked through in a fixed order, so results are reproducible bit for bit.
+Everything is one trilinear form, the sum of g[b, o] s[b, i] c[j, i, o] f_ij(x[b, i])
+with derivatives f of order n, and its partial derivatives with respect to g, s and c. Packed as
+[J, I, O] the coefficients are a matrix [J * I, O], so each primitive is a matrix product with the
+basis values of a chunk of rows, [rows, J * I]. Chunks are sized to stay in a CPU's cache: no tensor
+grows with B * I * J or B * O * I. Chunks are worked through in a fixed order, so results are
+reproducible bit for bit.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kanfast.basis import Basis, evaluate
+from kanfast.basis import Basis, Evaluator, evaluator
 
-# Elements of the basis values of one chunk: half of a common 1 MiB second-level cache in float32.
+# Basis values of one chunk, for each thread: in float32 half of a second-level cache of 1 MiB.
 CHUNK_ELEMENTS = 128 * 1024
+# Matrix products starve on fewer rows, so layers of many inputs take larger chunks.
+MIN_ROWS = 32
 
 OPERAND_DTYPES = {
     "float64": torch.float64,
@@ -57,11 +60,12 @@ def forward(
     Returns:
         [B, O].
     """
-    c = _operand(c, precision).reshape(-1, c.shape[2])
+    c = _operand(c, precision).reshape(c.shape[0] * c.shape[1], c.shape[2])
     y = x.new_empty((x.shape[0], c.shape[1]), dtype=c.dtype)
-    for rows in _chunks(x, basis):
-        f = _functions(x[rows], s, rows, grid, basis, deriv, precision)
-        torch.mm(f, c, out=y[rows])
+    functions = evaluator(grid, basis, deriv, c.dtype)
+    for rows, f in _chunks(x, basis, c.dtype):
+        _left_operand(functions, x[rows], None if s is None else s[rows], f, precision)
+        torch.mm(f.flatten(1), c, out=y[rows])
     return y.to(out_dtype)
 
 
@@ -84,13 +88,13 @@ def input_grad(
     Returns:
         [B, I].
     """
-    functions, inputs, outputs = c.shape
-    c = _operand(c, precision).reshape(-1, outputs)
+    c = _operand(c, precision).reshape(c.shape[0] * c.shape[1], c.shape[2])
     v = x.new_empty(x.shape, dtype=c.dtype)
-    for rows in _chunks(x, basis):
+    functions = evaluator(grid, basis, deriv, c.dtype)
+    for rows, f in _chunks(x, basis, c.dtype):
+        functions(x[rows].to(c.dtype), f)
         products = _operand(g[rows], precision) @ c.T
-        f = evaluate(x[rows].to(c.dtype), grid, basis, deriv)
-        torch.sum(products.view(-1, functions, inputs).mul_(f), dim=1, out=v[rows])
+        torch.sum(products.view(f.shape).mul_(f), dim=1, out=v[rows])
     return v.to(out_dtype)
 
 
@@ -113,40 +117,41 @@ def weight_grad(
     Returns:
         [J, I, O].
     """
-    inputs, outputs = x.shape[1], g.shape[1]
-    dtype = torch.float64 if precision == "float64" else torch.float32
-    w = x.new_zeros((basis.num_functions * inputs, outputs), dtype=dtype)
-    for rows in _chunks(x, basis):
-        f = _functions(x[rows], s, rows, grid, basis, deriv, precision)
-        w.addmm_(f.T, _operand(g[rows], precision))
-    return w.view(basis.num_functions, inputs, outputs).to(out_dtype)
+    dtype = _wide(precision)
+    w = x.new_zeros((basis.num_functions * x.shape[1], g.shape[1]), dtype=dtype)
+    functions = evaluator(grid, basis, deriv, dtype)
+    for rows, f in _chunks(x, basis, dtype):
+        _left_operand(functions, x[rows], None if s is None else s[rows], f, precision)
+        w.addmm_(f.flatten(1).T, _operand(g[rows], precision))
+    return w.view(basis.num_functions, x.shape[1], g.shape[1]).to(out_dtype)
 
 
-def _chunks(x: Tensor, basis: Basis) -> Iterator[slice]:
-    """Slices of rows whose basis values number about CHUNK_ELEMENTS."""
-    rows = max(1, CHUNK_ELEMENTS // max(1, x.shape[1] * basis.num_functions))
+def _chunks(x: Tensor, basis: Basis, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Slices of rows, each with a buffer [rows, J, I] for its basis values."""
+    functions, inputs = basis.num_functions, x.shape[1]
+    rows = max(MIN_ROWS, CHUNK_ELEMENTS * torch.get_num_threads() // max(1, functions * inputs))
+    buffer = x.new_empty((min(rows, x.shape[0]), functions, inputs), dtype=dtype)
     for start in range(0, x.shape[0], rows):
-        yield slice(start, start + rows)
+        stop = min(start + rows, x.shape[0])
+        yield slice(start, stop), buffer[: stop - start]
 
 
-def _functions(
-    x: Tensor,
-    s: Tensor | None,
-    rows: slice,
-    grid: Tensor,
-    basis: Basis,
-    deriv: int,
-    precision: str,
-) -> Tensor:
-    """The left operand of F and W for these rows: s f^(n)(x) as [rows, J * I]."""
-    wide = torch.float64 if precision == "float64" else torch.float32
-    f = evaluate(x.to(wide), grid, basis, deriv)
+def _left_operand(
+    functions: Evaluator, x: Tensor, s: Tensor | None, out: Tensor, precision: str
+) -> None:
+    """The left operand of F and W, s f^(n)(x), into out."""
+    functions(x.to(out.dtype), out)
     if s is not None:
-        f.mul_(s[rows].to(wide)[:, None])
-    return _operand(f, precision).flatten(1)
+        out.mul_(s[:, None])
+    if OPERAND_DTYPES[precision] != out.dtype:
+        out.copy_(out.to(OPERAND_DTYPES[precision]))
 
 
 def _operand(t: Tensor, precision: str) -> Tensor:
     """t rounded to the precision's dtype and widened again to that of the accumulator."""
-    dtype = OPERAND_DTYPES[precision]
-    return t.to(dtype).to(torch.float64 if precision == "float64" else torch.float32)
+    return t.to(OPERAND_DTYPES[precision]).to(_wide(precision))
+
+
+def _wide(precision: str) -> torch.dtype:
+    """The dtype of basis values and of sums."""
+    return torch.float64 if precision == "float64" else torch.float32
