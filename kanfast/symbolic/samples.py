@@ -33,7 +33,10 @@ class Samples:
         return Samples(*(getattr(self, field.name)[edges] for field in fields(self)))
 
     def thinned(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
-        """At most `most` of the (t, v, weights) of each edge, evenly chosen, the ends included."""
+        """At most `most` of the (t, v, weights) of each edge, evenly chosen, the ends included.
+
+        Their v has mean 0 again, and a variance near 1.
+        """
         count = self.t.shape[1]
         if count <= most:
             return self.t, self.v, self.weights
@@ -42,7 +45,8 @@ class Samples:
         total = weights.sum(1, keepdim=True)
         uniform = torch.full_like(weights, 1 / most)
         weights = torch.where(total > 0, weights / total.clamp_min(1e-300), uniform)
-        return self.t[:, keep], self.v[:, keep], weights
+        v = self.v[:, keep]
+        return self.t[:, keep], v - (weights * v).sum(1, keepdim=True), weights
 
     def binned(self) -> tuple[Tensor, Tensor]:
         """Weights and weighted v, summed into the bins around linspace(-1, 1, BINS): [E, BINS]."""

@@ -16,8 +16,9 @@ FARTHEST = 100.0  # a singularity or vertex more half-ranges away than this is o
 NEAREST = 1e-7  # how near to an open end of the domain an argument may come
 SLOWEST = 0.02  # of |alpha|: a smaller part of a function is a parabola to any accuracy of interest
 FASTEST = 64.0
+_SMOOTH = 8.0  # functions of a longer reach may oscillate
 _ROWS = 2048  # candidates evaluated at a time
-_BLOCKS = 16
+_TAKEN = torch.tensor(-3.0, dtype=torch.float64)
 
 
 def find_starts(
@@ -31,23 +32,34 @@ def find_starts(
         count: how many starts an edge gets, from different parts of the candidates.
     """
     if function.search == "harmonic":
-        alpha, beta, r2 = _harmonics(bins)
-    else:
-        alpha, beta = candidates(function)
-        r2 = torch.cat([
-            _correlations(function, alpha[i : i + _ROWS], beta[i : i + _ROWS], bins)
-            for i in range(0, len(alpha), _ROWS)
-        ])  # fmt: skip
-        beta = beta[:, None].expand_as(r2)
-        if function.search == "affine" and function.reach > 8:  # it may oscillate
-            r2 = r2.masked_fill(alpha.abs()[:, None] > _nyquist(bins[0]), -1)
-    blocks = min(_BLOCKS, len(alpha))
-    size = -(-len(alpha) // blocks)
-    padded = torch.nn.functional.pad(r2, (0, 0, 0, blocks * size - len(r2)), value=-2)
-    best, row = padded.reshape(blocks, size, -1).max(1)  # [blocks, E]
-    row = row + torch.arange(blocks)[:, None] * size
-    chosen = row.gather(0, best.topk(min(count, blocks), dim=0).indices)  # [count, E]
-    return alpha[chosen].T, beta.gather(0, chosen).T
+        return _harmonics(bins, count)
+    alpha, beta = candidates(function)
+    if function.reach <= _SMOOTH:  # half the bins do
+        bins = (bins[0].unflatten(1, (-1, 2)).sum(2), bins[1].unflatten(1, (-1, 2)).sum(2))
+    parts = [
+        _correlations(function, alpha[i : i + _ROWS], beta[i : i + _ROWS], bins)
+        for i in range(0, len(alpha), _ROWS)
+    ]
+    r2, shape = (torch.cat(list(column)) for column in zip(*parts, strict=True))
+    if function.search == "affine" and function.reach > _SMOOTH:
+        r2 = r2.masked_fill(alpha.abs()[:, None] > _nyquist(bins[0]), -1)
+    chosen = _unlike(r2, shape, count)
+    return alpha[chosen].T, beta[chosen].T
+
+
+def _unlike(r2: Tensor, shape: Tensor, count: int) -> Tensor:
+    """Rows of r2 [P, E]: the best, the best of those of another shape, and so on; [count, E].
+
+    shape [P, K] are the curves of the candidates, of mean 0 and norm 1. Two whose squared correlation
+    is above 0.98 would lead to the same place.
+    """
+    chosen = []
+    for _ in range(count):
+        best = r2.argmax(0)
+        chosen.append(best)
+        alike = (shape @ shape[best].T).square() > 0.98  # [P, E]
+        r2 = r2.masked_fill(alike, -2).index_put((best, torch.arange(len(best))), _TAKEN)
+    return torch.stack(chosen)
 
 
 def candidates(function: SymbolicFunction) -> tuple[Tensor, Tensor]:
@@ -95,16 +107,17 @@ def _windows(reach: float) -> tuple[Tensor, Tensor]:
     """Windows [beta - alpha, beta + alpha] of arguments that meet [-reach, reach].
 
     Steps are such that no point within the reach is farther than about 0.35 from its place in the
-    nearest candidate.
+    nearest candidate, and an eighth of the window if that is less, for extrema to fall into place.
     """
-    scales = [SLOWEST]
+    scales = [0.15]
     while scales[-1] < max(FASTEST, reach):
         last = scales[-1]
-        scales.append(last + min(last, 0.7 * max(1.0, last / reach)))
+        scales.append(last + min(last / 2, 0.7 * max(1.0, last / reach)))
     alphas, betas = [], []
     for scale in scales:
         span = scale + reach
-        beta = torch.linspace(-span, span, 2 * math.ceil(span / 0.7) + 1, dtype=torch.float64)
+        count = 2 * math.ceil(span / min(0.7, scale / 4)) + 1
+        beta = torch.linspace(-span, span, count, dtype=torch.float64)
         alphas.append(torch.full_like(beta, scale))
         betas.append(beta)
     return torch.cat(alphas), torch.cat(betas)
@@ -121,9 +134,11 @@ def _nyquist(weights: Tensor) -> Tensor:
 
 def _correlations(
     function: SymbolicFunction, alpha: Tensor, beta: Tensor, bins: tuple[Tensor, Tensor]
-) -> Tensor:
-    """Squared correlation of f(alpha t + beta) with every edge: [P, E]; -1 where there is none."""
-    t = torch.linspace(-1, 1, BINS, dtype=torch.float64)
+) -> tuple[Tensor, Tensor]:
+    """Squared correlation of f(alpha t + beta) with every edge, [P, E], -1 where there is none;
+    and the curves themselves at every fourth or eighth t, [P, 64], of mean 0 and norm 1."""
+    count = bins[0].shape[1]
+    t = torch.linspace(-1, 1, BINS, dtype=torch.float64).reshape(count, -1).mean(1)
     value = function(alpha[:, None] * t + beta[:, None])
     value = value - value.mean(1, keepdim=True)
     value = value / value.abs().amax(1, keepdim=True)
@@ -131,11 +146,16 @@ def _correlations(
     mean = value @ weights.T
     variance = value.square() @ weights.T - mean.square()
     r2 = (value @ weighted.T).square() / variance
-    return torch.where((variance > 1e-12) & r2.isfinite(), r2, -1)
+    shape = value[:, :: count // 64].nan_to_num()
+    shape = torch.nn.functional.normalize(shape - shape.mean(1, keepdim=True))
+    return torch.where((variance > 1e-12) & r2.isfinite(), r2, -1), shape
 
 
-def _harmonics(bins: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """Frequencies [P], and for every edge the best phase and its squared correlation [P, E]."""
+def _harmonics(bins: tuple[Tensor, Tensor], count: int) -> tuple[Tensor, Tensor]:
+    """alpha and beta [E, count] of sin(alpha t + beta): the highest peaks of the spectrum.
+
+    At every frequency sine, cosine and constant are fitted by least squares.
+    """
     weights, weighted = bins
     nyquist = _nyquist(weights)
     top = float(nyquist.max().clamp_min(4))
@@ -156,4 +176,8 @@ def _harmonics(bins: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     along_c = (ss * cv - sc * sv) / determinant
     r2 = along_s * sv + along_c * cv
     usable &= (frequency[:, None] <= nyquist.clamp_min(4)) & r2.isfinite()
-    return frequency, torch.atan2(along_c, along_s), torch.where(usable, r2, -1)
+    r2 = torch.where(usable, r2, -1)
+    sides = torch.nn.functional.pad(r2, (0, 0, 1, 1), value=-2)
+    peak = (r2 >= sides[:-2]) & (r2 >= sides[2:])
+    chosen = torch.where(peak, r2, r2 - 4).topk(min(count, len(r2)), dim=0).indices  # [count, E]
+    return frequency[chosen].T, torch.atan2(along_c, along_s).gather(0, chosen).T
