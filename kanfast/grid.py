@@ -116,8 +116,9 @@ def refit(coefficients: Tensor, samples: Tensor, old: Tensor, new: Tensor, degre
     fitted = []
     width = old.shape[1] + new.shape[1]
     inputs = max(1, _ELEMENTS // ((_SAMPLES + width) * width))
-    for rows in torch.split(torch.arange(old.shape[0], device="cpu"), inputs):
-        points = samples.detach()[:, rows.to(samples.device)].to("cpu", torch.float64).T
+    for start in range(0, old.shape[0], inputs):
+        rows = slice(start, start + inputs)
+        points = samples.detach()[:, rows].to("cpu", torch.float64).T
         transfer = _transfer(points, knots[0][rows], knots[1][rows], degree)
         fitted.append(torch.einsum("inm,oim->oin", transfer, source[:, rows]))
     return torch.cat(fitted, dim=1).to(coefficients.device, coefficients.dtype)

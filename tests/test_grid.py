@@ -1,9 +1,12 @@
 """Knots and least-squares fits, against scipy and answers worked out by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from oracle import spline_values
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kanfast import grid as grids
 
@@ -153,6 +156,30 @@ def test_refit_is_the_least_squares_solution(monkeypatch: pytest.MonkeyPatch) ->
         monkeypatch.setattr(grids, "_SAMPLES", rows)
         fitted = grids.refit(coefficients, samples, old, new, 3)
         np.testing.assert_allclose(fitted, expected, rtol=0, atol=1e-10)
+
+
+class Largest(TorchDispatchMode):
+    """Elements of the largest tensor that any op makes."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.elements = max(self.elements, tensor.numel())
+        return result
+
+
+def test_refit_needs_no_more_memory_than_the_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grids, "_ELEMENTS", 2**14)
+    monkeypatch.setattr(grids, "_SAMPLES", 64)
+    grid = grids.uniform_knots((-3, 3), 5, 3, 20, dtype=torch.float64)
+    samples, coefficients = scattered(4000, 20), scattered(30, 20, 8)
+    with Largest() as largest:
+        knots = grids.knots_from_samples(samples, grid, 3, grid_eps=0.5, margin=0.1)
+        grids.refit(coefficients, samples, grid, knots, 3)
+    assert largest.elements <= samples.numel(), "the basis alone has eight times as many"
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

@@ -3,7 +3,10 @@
 import copy
 import io
 import pickle
+import shutil
+import sysconfig
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -194,7 +197,17 @@ def test_an_ensemble_shares_its_grid() -> None:
         torch.func.vmap(call)(parameters, buffers)
 
 
-def test_compiled_training_is_eager_training() -> None:
+CAN_COMPILE = (
+    any(map(shutil.which, ("g++", "clang++", "c++", "cl")))
+    and Path(sysconfig.get_path("include"), "Python.h").exists()
+)
+INDUCTOR = pytest.mark.skipif(
+    not CAN_COMPILE, reason="Inductor needs a C++ compiler and the headers of Python"
+)
+
+
+@pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=INDUCTOR)])
+def test_compiled_training_is_eager_training(compiler: str) -> None:
     torch.manual_seed(0)
     model = KAN.from_layers(
         [KANLinear(2, 4, dtype=torch.float64), KANLinear(4, 1, 3, base_activation=nn.ELU).double()]
@@ -202,7 +215,8 @@ def test_compiled_training_is_eager_training() -> None:
     other = copy.deepcopy(model)
     x, target = samples(64, 2), samples(64, 1)
     losses: list[list[float]] = [[], []]
-    for module, history in zip((model, torch.compile(other, fullgraph=True)), losses, strict=True):
+    compiled = torch.compile(other, fullgraph=True, backend=compiler)
+    for module, history in zip((model, compiled), losses, strict=True):
         optimizer = torch.optim.SGD(module.parameters(), lr=0.05)
         for _ in range(3):
             optimizer.zero_grad()

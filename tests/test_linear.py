@@ -545,3 +545,31 @@ def test_regularisation_of_dead_edges_is_finite(dead: int) -> None:
     assert gradient.isfinite().all()
     assert (gradient[:dead] == 0).all()
     assert (gradient[dead:] != 0).all()
+
+
+# --- on a GPU -------------------------------------------------------------------------------------
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("grid_eps", [0.02, 1.0])
+def test_a_gpu_layer_is_fitted_as_on_the_cpu(grid_eps: float) -> None:
+    layer = make(grid_eps=grid_eps)
+    other = copy.deepcopy(layer).cuda()
+    x = samples(3, 40, 3)
+    layer.update_grid(x)
+    other.update_grid(x.cuda())
+    assert torch.equal(other.grid.cpu(), layer.grid)
+    torch.testing.assert_close(other.spline_weight.cpu(), layer.spline_weight, rtol=0, atol=1e-12)
+    torch.testing.assert_close(other(x.cuda()).cpu(), layer(x), rtol=0, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_a_gpu_training_step_does_not_wait() -> None:
+    layer = make(dtype=torch.float32).cuda()
+    x = samples(64, 3).float().cuda()
+    layer(x).sum().backward()  # compiles the kernels
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        layer(x).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
