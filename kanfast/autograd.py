@@ -186,9 +186,11 @@ def _primal(t: Tensor) -> Tensor:
     """t without the tangent of the current level of forward-mode differentiation."""
     functorch = torch._C._functorch
     level = functorch.maybe_current_level()
+    primal: Tensor
     if level is None:
-        return forward_ad.unpack_dual(t).primal
-    primal: Tensor = functorch._wrap_for_grad(functorch._unwrap_for_grad(t, level), level)
+        primal = forward_ad.unpack_dual(t).primal
+    else:
+        primal = functorch._wrap_for_grad(functorch._unwrap_for_grad(t, level), level)
     return primal
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from kanfast.basis import Basis
 
@@ -44,6 +45,36 @@ def check_backend(backend: str) -> None:
     """Raise ValueError for an unknown backend."""
     if backend not in BACKENDS:
         raise ValueError(f"backend is expected to be one of {BACKENDS}, got {backend!r}")
+
+
+def check_triton(device: str, obstacle: str | None) -> None:
+    """Raise RuntimeError if there is an obstacle to running Triton on tensors of this device."""
+    if obstacle is not None:
+        raise RuntimeError(
+            f"Triton is expected to run on the device of the tensor, {device}, but {obstacle}: "
+            'use backend="reference"'
+        )
+
+
+def check_no_tangents(tensors: tuple[Tensor | None, ...]) -> None:
+    """Raise RuntimeError if an op would drop tangents, and so return a derivative of zero."""
+    if forward_ad._current_level < 0 or not torch._C._is_fwd_grad_enabled():
+        return
+    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+        raise RuntimeError(
+            "forward-mode differentiation is expected to run on kanfast.kan_linear in eager mode, "
+            "got tensors with tangents in compiled code or in a bare op: call the model without "
+            "torch.compile, or differentiate in reverse mode"
+        )
+
+
+def check_grid_not_batched(dim: int | None) -> None:
+    """Raise ValueError if vmap batches the grid, in this dimension."""
+    if dim is not None:
+        raise ValueError(
+            "grid is expected to be the same for the whole batch of vmap, got a batched grid: "
+            "pass it with in_dims=None, or call kan_linear in a loop"
+        )
 
 
 def check_pack(

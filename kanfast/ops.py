@@ -100,12 +100,7 @@ def resolve_backend(backend: Backend, tensor: Tensor) -> Backend:
     device = tensor.device.type
     if backend == "reference" or (backend == "auto" and device not in GPU_TYPES):
         return "reference"
-    obstacle = _triton_obstacle(device)
-    if obstacle is not None:
-        raise RuntimeError(
-            f'backend "triton" is expected to run on the device of the tensor, {device}, but '
-            f'{obstacle}: use backend="reference"'
-        )
+    checks.check_triton(device, _triton_obstacle(device))
     return "triton"
 
 

@@ -7,18 +7,16 @@ can go through either implementation. Gradients are not registered here: see `ka
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from kanfast import reference, transforms
+from kanfast import checks, reference, transforms
 from kanfast.basis import Activation, Basis
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 
 @dataclass(frozen=True)
@@ -69,12 +67,23 @@ def _scalars(spec: Spec) -> tuple[int, int, str, bool, int, str, str]:
     )
 
 
-def _implementation(backend: str) -> ModuleType:
-    if backend == "reference":
-        return reference
-    # Not at the top: importing kanfast must not need Triton.
-    kernels: ModuleType = importlib.import_module("kanfast.kernels")
-    return kernels
+def _run(
+    primitive: str,
+    tensors: tuple[Tensor | None, ...],
+    backend: str,
+    basis: Basis,
+    deriv: int,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    checks.check_no_tangents(tensors)
+    device = next(t.device.type for t in tensors if t is not None)
+    # Triton is imported when it is needed: kanfast works where it is not installed.
+    kernels = reference if backend == "reference" else importlib.import_module("kanfast.kernels")
+    call: Callable[..., Tensor] = getattr(kernels, primitive)
+    # The precision is decided already.
+    with torch.autocast(device, enabled=False):
+        return call(*tensors, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype)
 
 
 @torch.library.custom_op("kanfast::forward", mutates_args=())
@@ -94,13 +103,7 @@ def forward_op(
 ) -> Tensor:
     """F_n by the named backend."""
     basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
-    with torch.autocast(x.device.type, enabled=False):
-        return cast(
-            Tensor,
-            _implementation(backend).forward(
-                x, c, s, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
-            ),
-        )
+    return _run("forward", (x, c, s, grid), backend, basis, deriv, precision, out_dtype)
 
 
 @forward_op.register_fake
@@ -125,13 +128,7 @@ def input_grad_op(
 ) -> Tensor:
     """P_n by the named backend."""
     basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
-    with torch.autocast(x.device.type, enabled=False):
-        return cast(
-            Tensor,
-            _implementation(backend).input_grad(
-                g, x, c, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
-            ),
-        )
+    return _run("input_grad", (g, x, c, grid), backend, basis, deriv, precision, out_dtype)
 
 
 @input_grad_op.register_fake
@@ -156,13 +153,7 @@ def weight_grad_op(
 ) -> Tensor:
     """W_n by the named backend."""
     basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
-    with torch.autocast(x.device.type, enabled=False):
-        return cast(
-            Tensor,
-            _implementation(backend).weight_grad(
-                g, x, s, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
-            ),
-        )
+    return _run("weight_grad", (g, x, s, grid), backend, basis, deriv, precision, out_dtype)
 
 
 @weight_grad_op.register_fake

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kanfast import checks
+
 Batched = tuple[Tensor, int]
 
 
@@ -30,7 +32,7 @@ def forward(
 ) -> Batched:
     """The rule of F_n: (result, its batch dimension)."""
     size, (x_dim, c_dim, s_dim, grid_dim) = info.batch_size, in_dims[:4]
-    _refuse_batched(grid_dim)
+    checks.check_grid_not_batched(grid_dim)
     if c_dim is None:
         scale = None if s is None else _rows(s, s_dim, size)
         y = call(_rows(x, x_dim, size), c, scale, grid, *rest)
@@ -53,7 +55,7 @@ def input_grad(
 ) -> Batched:
     """The rule of P_n."""
     size, (g_dim, x_dim, c_dim, grid_dim) = info.batch_size, in_dims[:4]
-    _refuse_batched(grid_dim)
+    checks.check_grid_not_batched(grid_dim)
     if c_dim is None:
         v = call(_rows(g, g_dim, size), _rows(x, x_dim, size), c, grid, *rest)
         return v.unflatten(0, (size, v.shape[0] // size)), 0
@@ -72,7 +74,7 @@ def weight_grad(
 ) -> Batched:
     """The rule of W_n."""
     size, (g_dim, x_dim, s_dim, grid_dim) = info.batch_size, in_dims[:4]
-    _refuse_batched(grid_dim)
+    checks.check_grid_not_batched(grid_dim)
     if g_dim is not None and x_dim is None and s_dim is None:
         w = call(_outputs(g, g_dim), x, s, grid, *rest)
         return w.unflatten(2, (size, w.shape[2] // size)), 2
@@ -98,11 +100,3 @@ def _each(
         for v in range(size)
     ]
     return torch.stack(results), 0
-
-
-def _refuse_batched(grid_dim: int | None) -> None:
-    if grid_dim is not None:
-        raise ValueError(
-            "grid is expected to be the same for the whole batch of vmap, got a batched grid: "
-            "pass it with in_dims=None, or call kan_linear in a loop"
-        )
