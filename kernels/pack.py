@@ -41,7 +41,7 @@ def pack_kernel(
     source = c_ptr + j * stride_cj + i[:, None] * stride_ci + o[None, :] * stride_co
     w = tl.load(source, mask=(i < I)[:, None] & (o < O)[None, :], other=0.0)
     if ROUND_TF32:
-        w = runtime.round_to_tf32(w.to(tl.float32))
+        w = runtime.round_to_tf32(w.to(tl.float32), True)
     if TRANSPOSE:
         target = w_ptr + (j * O_PADDED + o[None, :]) * I_PADDED + i[:, None]
     else:

@@ -53,9 +53,11 @@ def storage_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @triton.jit
-def round_to_tf32(a):
-    """Nearest tf32 (the tensor core truncates); infinities and NaN stay."""
+def round_to_tf32(a, TRUNCATE: tl.constexpr):
+    """Nearest tf32; infinities and NaN stay. The tensor core truncates by itself, the interpreter does not."""
     bits = a.to(tl.int32, bitcast=True) + 0x1000
+    if TRUNCATE:
+        bits &= -0x2000
     return tl.where(tl.abs(a) < float("inf"), bits.to(tl.float32, bitcast=True), a)
 
 
@@ -73,7 +75,7 @@ def operand(a, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
     elif PRECISION == "float16":
         return a.to(tl.float32 if INTERPRETED else tl.float16)
     elif PRECISION == "tf32":
-        return round_to_tf32(a.to(tl.float32))
+        return round_to_tf32(a.to(tl.float32), INTERPRETED)
     else:
         return a.to(tl.float32)
 

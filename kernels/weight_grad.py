@@ -60,7 +60,7 @@ def weight_grad_kernel(
     for _ in tl.static_range(COUNT + RESIDUAL):
         accs = accs + (tl.zeros([BLOCK_I, BLOCK_O], TYPE),)
     for b0 in range(begin, end, BLOCK_B):
-        b = b0 + tl.arange(0, BLOCK_B)
+        b = b0 + tl.arange(0, BLOCK_B).to(tl.int64)
         mask_b = b < end
         mask_x = valid & mask_b[None, :]
         x = tl.load(x_ptr + b[None, :] * stride_xb + column * stride_xi, mask=mask_x, other=0.0).to(TYPE)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from scipy.interpolate import BSpline
+from scipy.interpolate import BSpline, PPoly
 
 ACTIVATIONS = {
     "silu": torch.nn.functional.silu,
@@ -15,14 +15,22 @@ ACTIVATIONS = {
 
 
 def spline_values(x, knots, degree, deriv):
-    """[N, len(knots) - degree - 1]: the deriv-th derivatives of all B-splines on knots, zero outside their support."""
+    """[N, len(knots) - degree - 1]: the deriv-th derivatives of all B-splines on knots, zero outside their support.
+
+    scipy's BSpline refuses to differentiate across knots repeated as often as the degree, so derivatives are taken of
+    its pieces, cell by cell: at a jump that is the value from the right.
+    """
     count = len(knots) - degree - 1
     if deriv > degree:
         return np.zeros((len(x), count))
     margin = np.arange(1, degree + 1)
     padded = np.concatenate([knots[0] - margin[::-1], knots, knots[-1] + margin])
-    spline = BSpline(padded, np.eye(count + 2 * degree), degree, extrapolate=False)
-    values = (spline.derivative(deriv) if deriv else spline)(x)[:, degree : degree + count]
+    coefficients = np.eye(count + 2 * degree)[:, degree : degree + count]
+    if deriv == 0:
+        values = BSpline(padded, coefficients, degree)(x)
+    else:
+        pieces = [PPoly.from_spline((padded, column, degree)) for column in coefficients.T]
+        values = np.stack([piece(x, deriv) for piece in pieces], axis=1)
     return np.where((x >= knots[0]) & (x < knots[-1]), values.T, 0.0).T
 
 

@@ -6,18 +6,23 @@ import triton
 
 
 @triton.constexpr_function
-def uniform_coefficients(degree, deriv):
-    """(-1)^m C(k+1, m) r_m^p / p!,  r_m = (k+1)/2 - m,  p = k - n,  for m = 0..floor(k/2)."""
-    p = degree - deriv
+def uniform_coefficients(degree):
+    """(-1)^m C(p+1, m) r_m^p / p!,  r_m = (p+1)/2 - m,  for m = 0..floor(p/2)."""
     return tuple(
-        (-1) ** m * math.comb(degree + 1, m) * ((degree + 1) / 2 - m) ** p / math.factorial(p)
+        (-1) ** m * math.comb(degree + 1, m) * ((degree + 1) / 2 - m) ** degree / math.factorial(degree)
         for m in range(degree // 2 + 1)
     )
 
 
 @triton.constexpr_function
+def difference(n):
+    """(-1)^i C(n, i) for i = 0..n: the n-fold difference."""
+    return tuple((-1) ** i * math.comb(n, i) for i in range(n + 1))
+
+
+@triton.constexpr_function
 def inverse_radii(degree):
-    """1 / r_m = 1 / ((k+1)/2 - m) for m = 0..floor(k/2)."""
+    """1 / r_m for m = 0..floor(p/2)."""
     return tuple(1 / ((degree + 1) / 2 - m) for m in range(degree // 2 + 1))
 
 
