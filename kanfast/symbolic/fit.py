@@ -6,7 +6,6 @@ degree 2 and steps are solved exactly. The result is brought to a canonical form
 those of linear least squares on all samples.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,9 +16,10 @@ from .function import SymbolicFunction
 from .library import Library, default_library
 from .refine import refine
 from .samples import Samples, check, normalise
-from .starts import FARTHEST, find_starts
+from .starts import FARTHEST, SMOOTH, find_starts
 
-_STARTS = {"location": 4, "rate": 3, "harmonic": 4, "affine": 6}
+_STARTS = {"location": 4, "rate": 3, "harmonic": 4, "affine": 7}
+_STARTS_OSCILLATING = 16
 _THIN = 200
 _ELEMENTS = 2**18  # numbers in the largest tensors of a refinement
 _ROUNDING = 1e-10  # b and d below this share of their scale are 0
@@ -149,7 +149,9 @@ def _search(
         return ones, _vertex(samples)
     if function.search == "step":
         return ones, _jump(samples)
-    alpha, beta = find_starts(function, bins, _STARTS[function.search])
+    oscillates = function.search == "affine" and function.reach > SMOOTH
+    count = _STARTS_OSCILLATING if oscillates else _STARTS[function.search]
+    alpha, beta = find_starts(function, bins, count)
     edges, count = alpha.shape
     owner = torch.arange(edges).repeat_interleave(count)
     alpha, beta, residual = _refine_in_chunks(

@@ -16,7 +16,7 @@ FARTHEST = 100.0  # a singularity or vertex more half-ranges away than this is o
 NEAREST = 1e-7  # how near to an open end of the domain an argument may come
 SLOWEST = 0.02  # of |alpha|: a smaller part of a function is a parabola to any accuracy of interest
 FASTEST = 64.0
-_SMOOTH = 8.0  # functions of a longer reach may oscillate
+SMOOTH = 8.0  # functions of a longer reach may oscillate
 _ROWS = 2048  # candidates evaluated at a time
 _TAKEN = torch.tensor(-3.0, dtype=torch.float64)
 
@@ -34,14 +34,14 @@ def find_starts(
     if function.search == "harmonic":
         return _harmonics(bins, count)
     alpha, beta = candidates(function)
-    if function.reach <= _SMOOTH:  # half the bins do
+    if function.reach <= SMOOTH:  # half the bins do
         bins = (bins[0].unflatten(1, (-1, 2)).sum(2), bins[1].unflatten(1, (-1, 2)).sum(2))
     parts = [
         _correlations(function, alpha[i : i + _ROWS], beta[i : i + _ROWS], bins)
         for i in range(0, len(alpha), _ROWS)
     ]
     r2, shape = (torch.cat(list(column)) for column in zip(*parts, strict=True))
-    if function.search == "affine" and function.reach > _SMOOTH:
+    if function.search == "affine" and function.reach > SMOOTH:
         r2 = r2.masked_fill(alpha.abs()[:, None] > _nyquist(bins[0]), -1)
     chosen = _unlike(r2, shape, count)
     return alpha[chosen].T, beta[chosen].T

@@ -1,0 +1,176 @@
+"""Symbolic edges of a layer: c f(a x + b) + d on the chosen (o, i), grouped by function."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .function import SymbolicFunction
+from .library import Library, default_library
+
+
+class SymbolicEdges(nn.Module):
+    """The symbolic part of a layer: y[b, o] = sum_i mask[o, i] (c f(a x[b, i] + b) + d).
+
+    An edge without a function contributes nothing. Evaluation gathers all edges of one function into
+    one call; it takes memory in proportion to the batch times the number of symbolic edges.
+
+    The names of the functions are part of the state dict, and loading it restores them from the
+    library: functions of a user's own must be added to it before.
+
+    Args:
+        in_features: I. out_features: O.
+        library: where functions are looked up by name; the default library by default.
+        limit: where poles are cut off, see `SymbolicFunction`.
+
+    Attributes:
+        affine: parameter [O, I, 4], the a, b, c, d of every edge; 1, 0, 1, 0 at first.
+        mask: buffer [O, I], factors of the edges; 1 where an edge is symbolic, 0 elsewhere.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        library: Library | None = None,
+        limit: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if in_features < 1 or out_features < 1:
+            raise ValueError(
+                f"expected positive numbers of features, got {in_features} and {out_features}"
+            )
+        self.in_features = in_features
+        self.out_features = out_features
+        self.library = default_library() if library is None else library
+        self.limit = limit
+        shape = (out_features, in_features)
+        unit = torch.tensor([1.0, 0.0, 1.0, 0.0], device=device, dtype=dtype)
+        self.affine = nn.Parameter(unit.repeat(*shape, 1))
+        self.mask: Tensor
+        self.register_buffer("mask", torch.zeros(shape, device=device, dtype=dtype))
+        self._functions: dict[tuple[int, int], SymbolicFunction] = {}
+        self._groups: list[tuple[SymbolicFunction, slice]] = []
+        self._out_index: Tensor
+        self._in_index: Tensor
+        for name in ("_out_index", "_in_index"):
+            empty = torch.zeros(0, dtype=torch.long, device=device)
+            self.register_buffer(name, empty, persistent=False)
+
+    def fix(
+        self,
+        out_index: int,
+        in_index: int,
+        function: str | SymbolicFunction,
+        params: Sequence[float] | Tensor | None = None,
+    ) -> None:
+        """Makes an edge symbolic, with mask 1.
+
+        Args:
+            out_index, in_index: the edge.
+            function: one of the library, or its name.
+            params: a, b, c, d; what `affine` has for the edge is kept by default.
+
+        Raises:
+            IndexError: there is no such edge.
+            KeyError: the library has no such function (a function given as such must be in it under
+                its name, for state dicts to be loadable).
+            ValueError: params are not four finite numbers.
+        """
+        self._check_edge(out_index, in_index)
+        found = self.library[function if isinstance(function, str) else function.name]
+        if isinstance(function, SymbolicFunction) and found is not function:
+            raise KeyError(f"another function is called {function.name!r} in this layer's library")
+        if params is not None:
+            values = torch.as_tensor(params, dtype=torch.float64)
+            if values.shape != (4,) or not values.isfinite().all():
+                raise ValueError(f"expected params a, b, c, d, four finite numbers, got {params}")
+        with torch.no_grad():
+            if params is not None:
+                self.affine[out_index, in_index] = values.to(self.affine)
+            self.mask[out_index, in_index] = 1
+        self._functions[out_index, in_index] = found
+        self._regroup()
+
+    def unfix(self, out_index: int, in_index: int) -> None:
+        """Makes an edge numeric again: no function, mask 0. IndexError if there is no such edge."""
+        self._check_edge(out_index, in_index)
+        with torch.no_grad():
+            self.mask[out_index, in_index] = 0
+        self._functions.pop((out_index, in_index), None)
+        self._regroup()
+
+    @property
+    def functions(self) -> dict[tuple[int, int], SymbolicFunction]:
+        """The function of every symbolic edge (o, i); a copy."""
+        return dict(self._functions)
+
+    @property
+    def edges(self) -> tuple[Tensor, Tensor]:
+        """o and i, [n] each, of the symbolic edges, in the order of `postactivations`."""
+        return self._out_index, self._in_index
+
+    def postactivations(self, x: Tensor) -> Tensor:
+        """What each symbolic edge adds, masked: x [..., I] -> [..., n], ordered as `edges`."""
+        if x.shape[-1:] != (self.in_features,):
+            raise ValueError(
+                f"expected x of shape [..., {self.in_features}], got {tuple(x.shape)}"
+            )
+        if not self._groups:
+            return x.new_zeros(*x.shape[:-1], 0)
+        rows, columns = self._out_index, self._in_index
+        a, b, c, d = self.affine[rows, columns].unbind(-1)
+        argument = a * x.index_select(-1, columns) + b
+        value = torch.cat(
+            [function(argument[..., part], self.limit) for function, part in self._groups], -1
+        )
+        return self.mask[rows, columns] * (c * value + d)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [..., I] -> [..., O]."""
+        terms = self.postactivations(x)
+        total = terms.new_zeros(*x.shape[:-1], self.out_features)
+        return total.index_add(-1, self._out_index, terms)
+
+    def extra_repr(self) -> str:
+        names = ", ".join(f"{len(range(*part.indices(2**62)))} {f.name}" for f, part in self._groups)
+        return f"{self.in_features}, {self.out_features}, edges: {names or 'none'}"
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The names of the functions."""
+        return {"functions": [[o, i, f.name] for (o, i), f in sorted(self._functions.items())]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restores the functions; KeyError if the library lacks one, IndexError if an edge is."""
+        entries: Iterable[tuple[int, int, str]] = state["functions"]
+        functions = {}
+        for o, i, name in entries:
+            self._check_edge(o, i)
+            functions[o, i] = self.library[name]
+        self._functions = functions
+        self._regroup()
+
+    def _check_edge(self, out_index: int, in_index: int) -> None:
+        if not (0 <= out_index < self.out_features and 0 <= in_index < self.in_features):
+            raise IndexError(
+                f"expected an edge (o, i) with 0 <= o < {self.out_features} and "
+                f"0 <= i < {self.in_features}, got ({out_index}, {in_index})"
+            )
+
+    def _regroup(self) -> None:
+        """Orders the edges by function, so that each has a slice of them."""
+        by_function: dict[SymbolicFunction, list[tuple[int, int]]] = {}
+        for edge, function in sorted(self._functions.items()):
+            by_function.setdefault(function, []).append(edge)
+        ordered = [edge for members in by_function.values() for edge in members]
+        index = torch.tensor(ordered, dtype=torch.long).reshape(-1, 2).to(self.affine.device)
+        self._out_index, self._in_index = index[:, 0].contiguous(), index[:, 1].contiguous()
+        self._groups = []
+        start = 0
+        for function, members in by_function.items():
+            self._groups.append((function, slice(start, start + len(members))))
+            start += len(members)
