@@ -137,7 +137,7 @@ class SymbolicEdges(nn.Module):
         return total.index_add(-1, self._out_index, terms)
 
     def extra_repr(self) -> str:
-        names = ", ".join(f"{len(range(*part.indices(2**62)))} {f.name}" for f, part in self._groups)
+        names = ", ".join(f"{part.stop - part.start} {f.name}" for f, part in self._groups)
         return f"{self.in_features}, {self.out_features}, edges: {names or 'none'}"
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
 
 import sympy
 from torch import Tensor
@@ -127,6 +128,12 @@ class Library(Mapping[str, SymbolicFunction]):
 
     def __repr__(self) -> str:
         return f"Library({', '.join(self)})"
+
+    def __reduce__(self) -> Any:
+        # copies and pickles of the default library are the default library
+        if self is _DEFAULT:
+            return default_library, ()
+        return Library, (list(self._functions.values()),)
 
     def copy(self) -> "Library":
         """A library of the same functions, to be changed on its own."""

@@ -176,7 +176,7 @@ def suggest(
     if len(names) != len(fits):
         raise ValueError(f"expected {len(fits)} names of edges, got {len(names)}")
     table = scores(fits, rule=rule, weight_simple=weight_simple, noise=noise)
-    ranking = table.argsort(1, stable=True)
+    ranking = table.argsort(dim=1, stable=True)
     reports = []
     for e, name in enumerate(names):
         order = [int(f) for f in ranking[e]]
