@@ -19,6 +19,7 @@ class SympyPower:
     exponent: int | sympy.Rational
 
     def __call__(self, x: sympy.Expr) -> sympy.Expr:
+        """The power of x."""
         return x**self.exponent
 
 
@@ -34,6 +35,7 @@ class Clamped:
     open_ends: tuple[bool, bool]
 
     def __call__(self, x: Tensor, limit: float) -> Tensor:
+        """The function at x, elementwise."""
         low, high = self.domain
         inset = max(1 / limit, torch.finfo(x.dtype).eps)
         if self.open_ends[0]:
@@ -85,6 +87,7 @@ class Differentiable:
     derivative: TensorFunction
 
     def __call__(self, x: Tensor) -> Tensor:
+        """The function at x, elementwise."""
         return cast(Tensor, _WithDerivative.apply(x, self.fun, self.derivative))
 
 
@@ -97,9 +100,7 @@ def probes(domain: tuple[float, float], count: int = 64) -> Tensor:
     return low + fractions * ((low + 8.0 if math.isinf(high) else high) - low)
 
 
-def is_differentiable(
-    name: str, fun: TensorFunction, domain: tuple[float, float]
-) -> bool:
+def is_differentiable(name: str, fun: TensorFunction, domain: tuple[float, float]) -> bool:
     """Whether autograd differentiates fun.
 
     Raises:

@@ -13,8 +13,8 @@ from .library import Library, default_library
 class SymbolicEdges(nn.Module):
     """The symbolic part of a layer: y[b, o] = sum_i mask[o, i] (c f(a x[b, i] + b) + d).
 
-    An edge without a function contributes nothing. Evaluation gathers all edges of one function into
-    one call; it takes memory in proportion to the batch times the number of symbolic edges.
+    An edge without a function contributes nothing. Evaluation gathers all edges of one function
+    into one call; it takes memory in proportion to the batch times the number of symbolic edges.
 
     The names of the functions are part of the state dict, and loading it restores them from the
     library: functions of a user's own must be added to it before.
@@ -117,9 +117,7 @@ class SymbolicEdges(nn.Module):
     def postactivations(self, x: Tensor) -> Tensor:
         """What each symbolic edge adds, masked: x [..., I] -> [..., n], ordered as `edges`."""
         if x.shape[-1:] != (self.in_features,):
-            raise ValueError(
-                f"expected x of shape [..., {self.in_features}], got {tuple(x.shape)}"
-            )
+            raise ValueError(f"expected x of shape [..., {self.in_features}], got {tuple(x.shape)}")
         if not self._groups:
             return x.new_zeros(*x.shape[:-1], 0)
         rows, columns = self._out_index, self._in_index
@@ -137,6 +135,7 @@ class SymbolicEdges(nn.Module):
         return total.index_add(-1, self._out_index, terms)
 
     def extra_repr(self) -> str:
+        """The sizes, and how many edges each function has."""
         names = ", ".join(f"{part.stop - part.start} {f.name}" for f, part in self._groups)
         return f"{self.in_features}, {self.out_features}, edges: {names or 'none'}"
 

@@ -1,8 +1,8 @@
 """y ~ c f(a x + b) + d for many edges and many functions f at once.
 
-Per function: a coarse search on a common grid (`starts`), Levenberg-Marquardt from a few of its best
-candidates on a thinned sample, and from the winner on the full one (`refine`). Polynomials up to
-degree 2 and steps are solved exactly. The result is brought to a canonical form, and c and d are
+Per function: a coarse search on a common grid (`starts`), Levenberg-Marquardt from a few of its
+best candidates on a thinned sample, and from the winner on the full one (`refine`). Polynomials up
+to degree 2 and steps are solved exactly. The result is brought to a canonical form, and c and d are
 those of linear least squares on all samples.
 """
 
@@ -74,9 +74,9 @@ def fit_affine(
     """Fits every edge with every function: y ~ c f(a x + b) + d by least squares.
 
     No range for a or b has to be given. Arguments a x + b stay inside the domain of f on all
-    samples (on one side of a pole). Canonical form: f homogeneous or log, |a| = 1 (a power of ten if
-    the samples span less than 0.02 or more than 200); exp, b = 0 (unless that would overflow);
-    f even or odd, a > 0; sin, cos and tan, |b| <= pi/2.
+    samples (on one side of a pole). Canonical form: f homogeneous or log, |a| = 1 (a power of ten
+    if the samples span less than about 0.01 or more than 1000); exp, b = 0 (unless that would
+    overflow); f even or odd, a > 0; sin, cos and tan, |b| <= pi/2.
 
     Args:
         x: [N] or [E, N], the inputs; any floating dtype and device.
@@ -98,7 +98,7 @@ def fit_affine(
     x, y, weights = check(x, y, weights)
     size = max(1, 2**21 // y.shape[1])
     parts = [
-        _fit_chunk(*(part[i : i + size] for part in (x, y, weights)), chosen, max_samples)
+        _fit_chunk((x[i : i + size], y[i : i + size], weights[i : i + size]), chosen, max_samples)
         for i in range(0, max(1, len(y)), size)
     ]
     affine, residual, magnitude, live = (
@@ -108,14 +108,12 @@ def fit_affine(
 
 
 def _fit_chunk(
-    x: Tensor,
-    y: Tensor,
-    weights: Tensor,
+    data: tuple[Tensor, Tensor, Tensor],
     functions: tuple[SymbolicFunction, ...],
     max_samples: int,
 ) -> tuple[Tensor, ...]:
-    samples = normalise(x, y, weights)
-    affine = torch.zeros(len(y), len(functions), 4, dtype=torch.float64)
+    samples = normalise(*data)
+    affine = torch.zeros(len(data[0]), len(functions), 4, dtype=torch.float64)
     affine[..., 0] = 1
     affine[..., 3] = samples.mean[:, None]
     residual = torch.where(samples.spread > 0, 1.0, 0.0).to(torch.float64)

@@ -38,8 +38,8 @@ class SymbolicLayer:
     """A layer: edges, sums over them (subnodes), products of subnodes, and affine maps of both.
 
     subnode[o] = subnode_scale[o] sum_i edge[o, i](x[i]) + subnode_bias[o]. The last sum(arities)
-    subnodes are multiplied in runs of arities[0], arities[1], ...; the others are nodes as they are,
-    before the products. node[n] is then scaled by node_scale[n] and shifted by node_bias[n].
+    subnodes are multiplied in runs of arities[0], arities[1], ...; the others are nodes as they
+    are, before the products. node[n] is then scaled by node_scale[n] and shifted by node_bias[n].
 
     Args:
         in_features: I.
@@ -137,9 +137,7 @@ class Formula:
         Singularities give NaN or infinity, unlike the safe functions of a model.
         """
         if x.shape[-1:] != (len(self.inputs),):
-            raise ValueError(
-                f"expected x of shape [..., {len(self.inputs)}], got {tuple(x.shape)}"
-            )
+            raise ValueError(f"expected x of shape [..., {len(self.inputs)}], got {tuple(x.shape)}")
         own = {f.name: _numpy_form(f) for f in self.functions}
         columns = x.detach().to("cpu", torch.float64).numpy()
         result = np.empty((*x.shape[:-1], len(self.outputs)))

@@ -77,7 +77,7 @@ class SymbolicFunction:
 
     @property
     def parameters(self) -> int:
-        """How many of a, b, c, d are independent: 1 for "0", 2 for "x", 3 for "x^2", 4 for "sin"."""
+        """How many of a, b, c, d are independent: "0" has 1, "x" 2, "x^2" 3, "sin" 4."""
         return _PARAMETERS[self.search]
 
     def __call__(self, x: Tensor, limit: float | None = None) -> Tensor:

@@ -6,16 +6,18 @@ evaluated as it stands; near a singularity it is continued as follows.
 
 - Poles (1/x^n, 1/sqrt(x), tan): where the value would exceed `limit` in magnitude, it stays at
   +-limit on its side of the pole, and the derivative is 0. Zero itself counts as the right side.
-- Ends of the domain (log, arcsin, arccos, arctanh, roots): arguments beyond the domain are evaluated
-  at its nearest point, with derivative 0. Where the derivative is infinite at the end the domain is
-  shrunk by 1/limit (log) or by a few units of rounding (arcsin, arccos, arctanh); the square root is
-  instead replaced by the chord through (0, 0) below the resolution of the dtype.
+- Ends of the domain (log, arcsin, arccos, arctanh, roots): arguments beyond the domain are
+  evaluated at its nearest point, with derivative 0. Where the derivative is infinite at the end the
+  domain is shrunk by 1/limit (log) or by a few units of rounding (arcsin, arccos, arctanh); the
+  square root is instead replaced by the chord through (0, 0) below the resolution of the dtype.
 - Overflow (exp): the argument is held where the result would pass the square root of the largest
   number of the dtype.
 
-NaN stays NaN. A smaller `limit` makes training past a singularity gentler and the function less exact
-beside it.
+NaN stays NaN. A smaller `limit` makes training past a singularity gentler and the function less
+exact beside it.
 """
+
+# ruff: noqa: D102, D103 (the functions are what their names say)
 
 import math
 from dataclasses import dataclass

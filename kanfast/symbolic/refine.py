@@ -18,7 +18,7 @@ _EXACT = 1e-28  # of the variance: below it the residual is rounding
 
 @dataclass
 class _Point:
-    """Parameters of n problems with the residual there and the normal equations of the next step."""
+    """Parameters of n problems, the residual there, and the normal equations of the next step."""
 
     alpha: Tensor
     beta: Tensor
@@ -95,9 +95,11 @@ def _evaluate(
     # columns of the Jacobian, and their inner products once constants and f are projected out
     columns = torch.stack([slope * t, slope], 1) * c[:, None, None]
     columns = columns - (columns @ weights[:, :, None])
-    columns = columns - (columns @ weighted[:, :, None]) * (
-        value / torch.where(usable, variance, 1)[:, None]
-    )[:, None, :]
+    columns = (
+        columns
+        - (columns @ weighted[:, :, None])
+        * (value / torch.where(usable, variance, 1)[:, None])[:, None, :]
+    )
     gram = (columns * weights[:, None]) @ torch.cat([columns, error[:, None]], 1).mT  # [n, 2, 3]
     normal = torch.stack([gram[:, 0, 0], gram[:, 0, 1], gram[:, 1, 1]], 1)
     return _Point(alpha, beta, residual, normal, gram[:, :, 2])

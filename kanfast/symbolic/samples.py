@@ -12,8 +12,8 @@ BINS = 512
 class Samples:
     """Samples of E edges, sorted by x, with their normalised copies; float64 on the CPU.
 
-    t = (x - center) / half lies in [-1, 1] and reaches both ends; v = (y - mean) / scale has weighted
-    mean 0 and variance 1. Where `live` is False (y, or all x, equal) v and t mean nothing.
+    t = (x - center) / half lies in [-1, 1] and reaches both ends; v = (y - mean) / scale has
+    weighted mean 0 and variance 1. Where `live` is False (y, or all x, equal) v and t mean nothing.
     """
 
     x: Tensor  # [E, N]

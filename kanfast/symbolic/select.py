@@ -1,18 +1,18 @@
 """Which function an edge is: accuracy against simplicity, in bits.
 
-The default rule is a description length. A spline edge that was trained on data is the true function
-plus a smooth error of unknown size, so how many samples there are says nothing about how small a
-difference matters; the price of a function is fixed instead. With e = 1 - r2, corrected for the
-number of fitted parameters,
+The default rule is a description length. A spline edge that was trained on data is the true
+function plus a smooth error of unknown size, so how many samples there are says nothing about how
+small a difference matters; the price of a function is fixed instead. With e = 1 - r2, corrected for
+the number of fitted parameters,
 
     score = log2(e + noise) + log2(1 + e / 0.003) + 3/4 complexity + 2 parameters
             + 1/2 max(0, log2(magnitude) - 4)
 
-and the lowest score wins. One bit buys a halving of the residual (two bits where the fit is bad,
-r2 < 0.997). A parameter has to earn its place by a factor of 4: so x^2, three parameters, is preferred
-over cos, four, if both fit about equally. The last term charges functions used as a line or a parabola
-(cos of a tiny frequency, a pole far away), where c f(a x + b) and d nearly cancel: `magnitude` is
-max |c f| / max |y - mean y|. "0" is left to edges that are constant.
+and the lowest score wins. One bit buys a halving of the residual (up to two where the fit is bad,
+r2 < 0.997). A parameter has to earn its place by a factor of 4: so x^2, three parameters, is
+preferred over cos, four, if both fit about equally. The last term charges functions used as a line
+or a parabola (cos of a tiny frequency, a pole far away), where c f(a x + b) and d nearly cancel:
+`magnitude` is max |c f| / max |y - mean y|. "0" is left to edges that are constant.
 
 pykan's rule is kept as rule="pykan": weight_simple * complexity + (1 - weight_simple) *
 log2(1 + 1e-5 - r2).
@@ -51,10 +51,12 @@ class Candidate:
 
     @property
     def name(self) -> str:
+        """The name of the function."""
         return self.function.name
 
     @property
     def complexity(self) -> float:
+        """The complexity of the function."""
         return self.function.complexity
 
 
@@ -77,6 +79,7 @@ class EdgeReport:
 
     @property
     def best(self) -> Candidate:
+        """The candidate with the lowest score."""
         return self.candidates[0]
 
     @property
@@ -92,8 +95,7 @@ class EdgeReport:
         lines = [f"{self.edge}{note}", head]
         for candidate in self.candidates:
             values = ", ".join(
-                f"{name}={value:.4g}"
-                for name, value in zip("abcd", candidate.params, strict=True)
+                f"{name}={value:.4g}" for name, value in zip("abcd", candidate.params, strict=True)
             )
             lines.append(
                 f"{candidate.name:<10} {candidate.score:>9.2f} {1 - candidate.r2:>9.1e} "
@@ -113,8 +115,8 @@ def scores(
         fits: of the edges.
         rule: "length" (see the module) or "pykan".
         weight_simple: of pykan's rule, in [0, 1].
-        noise: residuals below this are all the same; set it to the relative mean square error of the
-            edges where that is known (1e-6 for splines that are off by a thousandth).
+        noise: residuals below this are all the same; set it to the relative mean square error of
+            the edges where that is known (1e-6 for splines that are off by a thousandth).
 
     Raises:
         ValueError: an unknown rule, weight_simple outside [0, 1], or noise not above 0.

@@ -50,8 +50,8 @@ def find_starts(
 def _unlike(r2: Tensor, shape: Tensor, count: int) -> Tensor:
     """Rows of r2 [P, E]: the best, the best of those of another shape, and so on; [count, E].
 
-    shape [P, K] are the curves of the candidates, of mean 0 and norm 1. Two whose squared correlation
-    is above 0.98 would lead to the same place.
+    shape [P, K] are the curves of the candidates, of mean 0 and norm 1. Two whose squared
+    correlation is above 0.98 would lead to the same place.
     """
     chosen = []
     for _ in range(count):
