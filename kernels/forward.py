@@ -9,21 +9,27 @@ from . import basis, launch, pack, runtime
 
 @triton.jit
 def _chunk(
-    acc, x, scale, i, mask_i, grid_ptr, c_ptr, stride_cj, j0,
+    acc, x, scale, i, mask_i, grid_ptr, c_ptr, stride_part, stride_cj, j0, I, mask_c,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
-    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN: tl.constexpr, mask_c,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN: tl.constexpr,
 ):  # fmt: skip
     """acc += sum of the COUNT bases from j0 of this block of inputs; c_ptr: [BLOCK_I, BLOCK_O] at j = 0."""
-    column, valid = i[None, :], mask_i[None, :]
-    state = basis.start(x, column, valid, grid_ptr, j0, UNIFORM, G, DEGREE, DERIV)
+    i, mask_i = i[None, :], mask_i[None, :]
+    if UNIFORM and DERIV > 0:
+        scale *= basis.input_factor(i, mask_i, grid_ptr, x.dtype, UNIFORM, G, DEGREE, DERIV)
+    state = basis.start(x, i, mask_i, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
     for step in tl.static_range(COUNT):
-        f = basis.value(state, step, UNIFORM, DEGREE, DERIV)
-        if HAS_SCALE:
+        state = basis.advance(state, step, i, mask_i, grid_ptr, j0, I, UNIFORM, DEGREE, DERIV)
+        f = state[0]
+        if HAS_SCALE or (UNIFORM and DERIV > 0):
             f = f * scale
         if KEEP_NAN and step == 0:
             f += x * 0.0
-        w = tl.load(c_ptr + tl.cast(j0 + step, tl.int64) * stride_cj, mask=mask_c, other=0.0)
-        acc = runtime.dot(f, w, acc, PRECISION, INTERPRETED)
+        f = runtime.parts(f, PRECISION, INTERPRETED, FINITE=not HAS_SCALE and not (KEEP_NAN and step == 0))
+        w = runtime.load_parts(
+            c_ptr + tl.cast(j0 + step, tl.int64) * stride_cj, stride_part, mask_c, PRECISION, INTERPRETED
+        )
+        acc = runtime.dot(f, w, acc, PRECISION)
     return acc
 
 
@@ -43,6 +49,7 @@ def forward_kernel(
     stride_xi,
     stride_sb,
     stride_si,
+    stride_part,
     stride_cj,
     stride_ci,
     stride_co,
@@ -65,6 +72,7 @@ def forward_kernel(
     """One program: one tile [BLOCK_B, BLOCK_O] of y. It loops over blocks of inputs, makes the bases of the
     block in registers one after the other, and adds each one's product with its coefficients."""
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
+    CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
     pid_b = tl.program_id(0).to(tl.int64)
     b = pid_b * BLOCK_B + tl.arange(0, BLOCK_B)
     o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
@@ -80,27 +88,31 @@ def forward_kernel(
         mask_x = mask_b[:, None] & mask_i[None, :]
         mask_c = (i < I_PADDED)[:, None] & mask_o[None, :]
         x = tl.load(x_row + i[None, :] * stride_xi, mask=mask_x, other=0.0).to(TYPE)
-        scale = x
+        scale = tl.full([1, 1], 1.0, TYPE)
         if HAS_SCALE:
             scale = tl.load(s_row + i[None, :] * stride_si, mask=mask_x, other=0.0).to(TYPE)
         c_tile = c_col + i.to(tl.int64)[:, None] * stride_ci
         for chunk in range(CHUNKS):
             acc = _chunk(
-                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_cj, chunk * CHUNK,
-                UNIFORM, G, DEGREE, DERIV, CHUNK, PRECISION, INTERPRETED, HAS_SCALE, False, mask_c,
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, chunk * CHUNK, I, mask_c,
+                UNIFORM, G, DEGREE, DERIV, CHUNK, PRECISION, INTERPRETED, HAS_SCALE, False,
             )  # fmt: skip
         if TAIL > 0:
             acc = _chunk(
-                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_cj, CHUNKS * CHUNK,
-                UNIFORM, G, DEGREE, DERIV, TAIL, PRECISION, INTERPRETED, HAS_SCALE, KEEP_NAN, mask_c,
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, CHUNKS * CHUNK, I, mask_c,
+                UNIFORM, G, DEGREE, DERIV, TAIL, PRECISION, INTERPRETED, HAS_SCALE, KEEP_NAN,
             )  # fmt: skip
         if ACTIVATION != "none":
-            f = basis.residual(x, ACTIVATION, DERIV)
+            f = basis.residual(x, ACTIVATION, DERIV) * (1.0 / CONSTANT)
             if HAS_SCALE:
                 f = f * scale
-            w = tl.load(c_tile + tl.cast(G + DEGREE, tl.int64) * stride_cj, mask=mask_c, other=0.0)
-            acc = runtime.dot(f, w, acc, PRECISION, INTERPRETED)
+            f = runtime.parts(f, PRECISION, INTERPRETED)
+            w = runtime.load_parts(
+                c_tile + tl.cast(G + DEGREE, tl.int64) * stride_cj, stride_part, mask_c, PRECISION, INTERPRETED
+            )
+            acc = runtime.dot(f, w, acc, PRECISION)
 
+    acc *= CONSTANT
     y = y_ptr + b[:, None] * O + o[None, :]
     tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask_b[:, None] & (o < O)[None, :])
 
@@ -117,7 +129,7 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=1)
         forward_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(outputs, tile["BLOCK_O"]))](
-            x, w.tensor, scale, grid.contiguous(), y, rows, inputs, outputs, w.inputs, w.outputs,
+            x, w.tensor, scale, launch.knots(grid, basis, precision), y, rows, inputs, outputs, w.inputs, w.outputs,
             x.stride(0), x.stride(1), scale.stride(0), scale.stride(1), *w.strides,
             HAS_SCALE=s is not None, PRECISION=precision,
             **launch.structure(basis, deriv, limit=8), **tile,

@@ -9,12 +9,13 @@ from . import basis, launch, pack, runtime
 
 @triton.jit
 def _chunk(
-    out, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, O, O_PADDED, j0,
+    splines, rest, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c,
+    stride_go, stride_part, stride_cj, stride_co, I, O, O_PADDED, j0,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
     ACTIVATION: tl.constexpr, KEEP_NAN: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
-    """out += sum over COUNT bases from j0 (and the residual): COUNT accumulators share each tile of g."""
+    """(splines, rest) += sums over COUNT bases from j0 and the residual: their accumulators share each tile of g."""
     RESIDUAL: tl.constexpr = ACTIVATION != "none"
     accs = ()
     for _ in tl.static_range(COUNT + RESIDUAL):
@@ -22,25 +23,28 @@ def _chunk(
     for o0 in range(0, O_PADDED, BLOCK_O):
         o = o0 + tl.arange(0, BLOCK_O)
         g = tl.load(g_row + o[None, :] * stride_go, mask=mask_b[:, None] & (o < O)[None, :], other=0.0)
+        g = runtime.parts(g, PRECISION, INTERPRETED)
         c_tile = c_col + o.to(tl.int64)[:, None] * stride_co
         mask_w = (o < O_PADDED)[:, None] & mask_c
         new = ()
         for step in tl.static_range(COUNT + RESIDUAL):
             j = G + DEGREE if step == COUNT else j0 + step
-            w = tl.load(c_tile + tl.cast(j, tl.int64) * stride_cj, mask=mask_w, other=0.0)
-            new = new + (runtime.dot(g, w, accs[step], PRECISION, INTERPRETED),)
+            w = runtime.load_parts(
+                c_tile + tl.cast(j, tl.int64) * stride_cj, stride_part, mask_w, PRECISION, INTERPRETED
+            )
+            new = new + (runtime.dot(g, w, accs[step], PRECISION),)
         accs = new
     column, valid = i[None, :], mask_i[None, :]
     if COUNT > 0:
-        state = basis.start(x, column, valid, grid_ptr, j0, UNIFORM, G, DEGREE, DERIV)
+        state = basis.start(x, column, valid, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
         for step in tl.static_range(COUNT):
-            f = basis.value(state, step, UNIFORM, DEGREE, DERIV)
+            state = basis.advance(state, step, column, valid, grid_ptr, j0, I, UNIFORM, DEGREE, DERIV)
+            splines += state[0] * accs[step]
             if KEEP_NAN and step == 0:
-                f += x * 0.0
-            out += f * accs[step]
+                rest += x * 0.0 * accs[step]
     if RESIDUAL:
-        out += basis.residual(x, ACTIVATION, DERIV) * accs[COUNT]
-    return out
+        rest += basis.residual(x, ACTIVATION, DERIV) * accs[COUNT]
+    return splines, rest
 
 
 @triton.jit
@@ -59,6 +63,7 @@ def input_grad_kernel(
     stride_go,
     stride_xb,
     stride_xi,
+    stride_part,
     stride_cj,
     stride_ci,
     stride_co,
@@ -89,18 +94,22 @@ def input_grad_kernel(
     c_col = c_ptr + i.to(tl.int64)[None, :] * stride_ci
     mask_c = (i < I_PADDED)[None, :]
 
-    out = tl.zeros([BLOCK_B, BLOCK_I], TYPE)
+    splines = tl.zeros([BLOCK_B, BLOCK_I], TYPE)
+    rest = tl.zeros([BLOCK_B, BLOCK_I], TYPE)
     for chunk in range(CHUNKS):
-        out = _chunk(
-            out, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, O, O_PADDED,
-            chunk * CHUNK, UNIFORM, G, DEGREE, DERIV, CHUNK, "none", False, PRECISION, INTERPRETED,
-            BLOCK_B, BLOCK_I, BLOCK_O,
+        splines, rest = _chunk(
+            splines, rest, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c,
+            stride_go, stride_part, stride_cj, stride_co, I, O, O_PADDED, chunk * CHUNK,
+            UNIFORM, G, DEGREE, DERIV, CHUNK, "none", False, PRECISION, INTERPRETED, BLOCK_B, BLOCK_I, BLOCK_O,
         )  # fmt: skip
-    out = _chunk(
-        out, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c, stride_go, stride_cj, stride_co, O, O_PADDED,
-        CHUNKS * CHUNK, UNIFORM, G, DEGREE, DERIV, TAIL, ACTIVATION, KEEP_NAN, PRECISION, INTERPRETED,
-        BLOCK_B, BLOCK_I, BLOCK_O,
+    splines, rest = _chunk(
+        splines, rest, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c,
+        stride_go, stride_part, stride_cj, stride_co, I, O, O_PADDED, CHUNKS * CHUNK,
+        UNIFORM, G, DEGREE, DERIV, TAIL, ACTIVATION, KEEP_NAN, PRECISION, INTERPRETED, BLOCK_B, BLOCK_I, BLOCK_O,
     )  # fmt: skip
+    factor = basis.input_factor(i[None, :], mask_i[None, :], grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV)
+    CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
+    out = splines * (factor * CONSTANT) + rest
     tl.store(out_ptr + b[:, None] * I + i[None, :], out.to(out_ptr.dtype.element_ty), mask=mask_x)
 
 
@@ -115,7 +124,7 @@ def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=2)
         input_grad_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(inputs, tile["BLOCK_I"]))](
-            g, x, w.tensor, grid.contiguous(), out, rows, inputs, outputs, w.inputs, w.outputs,
+            g, x, w.tensor, launch.knots(grid, basis, precision), out, rows, inputs, outputs, w.inputs, w.outputs,
             *g.stride(), *x.stride(), *w.strides,
             PRECISION=precision, **launch.structure(basis, deriv, limit=8), **tile,
         )  # fmt: skip

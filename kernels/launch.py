@@ -3,6 +3,7 @@
 import triton
 
 from . import runtime
+from .basis import general
 
 # (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages)
 TILES = {
@@ -45,6 +46,7 @@ def tile(op, precision, device, rows, inputs, outputs):
         "num_warps": warps,
         "num_stages": stages,
         "INTERPRETED": runtime.interpreting(),
+        **runtime.OPTIONS,
     }
 
 
@@ -76,6 +78,13 @@ def structure(basis, deriv, *, limit):
         "CHUNK": chunk,
         "TAIL": tail,
     }
+
+
+def knots(grid, basis, precision):
+    """What the kernels read of the grid: [I, M] itself, or the table of general knots."""
+    if basis.uniform:
+        return grid.contiguous()
+    return general.make_table(grid, basis, runtime.basis_dtype(precision), runtime.OPTIONS)
 
 
 def split_batch(rows, tiles, block_b):

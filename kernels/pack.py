@@ -10,10 +10,13 @@ from . import runtime
 
 
 class Operand(NamedTuple):
-    """Packed coefficients as a kernel reads them: [J, inputs, outputs], zero beyond the true I and O."""
+    """Packed coefficients as a kernel reads them: [J, inputs, outputs], zero beyond the true I and O.
+
+    Split in two parts for "tf32x3"; the strides are those of (part, j, i, o).
+    """
 
     tensor: torch.Tensor
-    strides: tuple[int, int, int]
+    strides: tuple[int, int, int, int]
     inputs: int
     outputs: int
 
@@ -21,7 +24,7 @@ class Operand(NamedTuple):
 @triton.jit
 def pack_kernel(
     c_ptr,  # [J, I, O]
-    w_ptr,  # [J, I, O_PADDED], or [J, O, I_PADDED] when TRANSPOSE
+    w_ptr,  # [parts, J, I, O_PADDED], or [parts, J, O, I_PADDED] when TRANSPOSE
     I,
     O,
     stride_cj,
@@ -29,7 +32,8 @@ def pack_kernel(
     stride_co,
     I_PADDED,
     O_PADDED,
-    ROUND_TF32: tl.constexpr,
+    stride_part,
+    PRECISION: tl.constexpr,
     TRANSPOSE: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -40,14 +44,19 @@ def pack_kernel(
     o = tl.program_id(1).to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
     source = c_ptr + j * stride_cj + i[:, None] * stride_ci + o[None, :] * stride_co
     w = tl.load(source, mask=(i < I)[:, None] & (o < O)[None, :], other=0.0)
-    if ROUND_TF32:
-        w = runtime.round_to_tf32(w.to(tl.float32), True)
     if TRANSPOSE:
         target = w_ptr + (j * O_PADDED + o[None, :]) * I_PADDED + i[:, None]
     else:
         target = w_ptr + (j * I_PADDED + i[:, None]) * O_PADDED + o[None, :]
     mask = (i < I_PADDED)[:, None] & (o < O_PADDED)[None, :]
-    tl.store(target, w.to(w_ptr.dtype.element_ty), mask=mask)
+    if PRECISION == "tf32x3":
+        high, low = runtime.split_tf32(w.to(tl.float32), False)
+        tl.store(target, high, mask=mask)
+        tl.store(target + stride_part, runtime.round_to_tf32(low, True, False), mask=mask)
+    else:
+        if PRECISION == "tf32":
+            w = runtime.round_to_tf32(w.to(tl.float32), True, False)
+        tl.store(target, w.to(w_ptr.dtype.element_ty), mask=mask)
 
 
 def operand(c, precision, *, contraction):
@@ -63,16 +72,17 @@ def operand(c, precision, *, contraction):
     padded = -(-(inputs if transpose else outputs) // 16) * 16
     rows, columns = (padded, outputs) if transpose else (inputs, padded)
     as_it_is = c.dtype == dtype and not transpose and padded == outputs and c.is_contiguous()
-    if as_it_is and precision != "tf32":
-        return Operand(c, c.stride(), inputs, outputs)
+    if as_it_is and precision not in ("tf32", "tf32x3"):
+        return Operand(c, (0, *c.stride()), inputs, outputs)
     if runtime.interpreting():
         c = c.to(dtype)  # the interpreter truncates float32 to bfloat16; torch rounds
-    w = c.new_empty(functions, outputs if transpose else inputs, padded, dtype=dtype)
+    parts = 2 if precision == "tf32x3" else 1
+    w = c.new_empty(parts, functions, outputs if transpose else inputs, padded, dtype=dtype)
     grid = (triton.cdiv(rows, 32), triton.cdiv(columns, 64), functions)
+    part, j, first, last = w.stride()
     if w.numel():
         pack_kernel[grid](
-            c, w, inputs, outputs, *c.stride(), rows, columns,
-            ROUND_TF32=precision == "tf32", TRANSPOSE=transpose, BLOCK_I=32, BLOCK_O=64,
+            c, w, inputs, outputs, *c.stride(), rows, columns, part,
+            PRECISION=precision, TRANSPOSE=transpose, BLOCK_I=32, BLOCK_O=64, **runtime.OPTIONS,
         )  # fmt: skip
-    j, first, last = w.stride()
-    return Operand(w, (j, last, first) if transpose else (j, first, last), rows, columns)
+    return Operand(w, (part, j, last, first) if transpose else (part, j, first, last), rows, columns)

@@ -6,6 +6,9 @@ import torch
 import triton
 import triton.language as tl
 
+# Compiler options of every launch: multiply and add in one instruction. Triton 3.10 will default to two.
+OPTIONS = {"enable_fp_fusion": True}
+
 COMPUTE_DTYPES = {
     "float64": torch.float64,
     "ieee": torch.float32,
@@ -53,40 +56,66 @@ def storage_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @triton.jit
-def round_to_tf32(a, TRUNCATE: tl.constexpr):
-    """Nearest tf32; infinities and NaN stay. The tensor core truncates by itself, the interpreter does not."""
+def round_to_tf32(a, TRUNCATE: tl.constexpr, FINITE: tl.constexpr):
+    """Nearest tf32; infinities and NaN stay unless all are FINITE. Tensor cores truncate by themselves."""
     bits = a.to(tl.int32, bitcast=True) + 0x1000
     if TRUNCATE:
         bits &= -0x2000
-    return tl.where(tl.abs(a) < float("inf"), bits.to(tl.float32, bitcast=True), a)
+    nearest = bits.to(tl.float32, bitcast=True)
+    return nearest if FINITE else tl.where(tl.abs(a) < float("inf"), nearest, a)
 
 
 @triton.jit
-def operand(a, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """A tile as operand of a dot: rounded to the operands' dtype.
+def split_tf32(a, FINITE: tl.constexpr):
+    """(high, low) with high + low = a to 23 bits; an infinity has no low part, a NaN is one of both."""
+    high = round_to_tf32(a, True, True)
+    low = a - high
+    return high, (low if FINITE else tl.where(tl.abs(a) == float("inf"), 0.0, low))
+
+
+@triton.jit
+def parts(a, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, FINITE: tl.constexpr = False):
+    """A tile as operand of a dot: one tile rounded to the operands' dtype, or the two of a split tf32.
 
     The interpreter's bfloat16 arithmetic is wrong, so there 16-bit operands are widened instead: the
     rounding to 16 bits is checked on compiled kernels only.
     """
     if PRECISION == "float64":
-        return a.to(tl.float64)
+        return (a.to(tl.float64),)
     elif PRECISION == "bfloat16":
-        return a.to(tl.float32 if INTERPRETED else tl.bfloat16)
+        return (a.to(tl.float32 if INTERPRETED else tl.bfloat16),)
     elif PRECISION == "float16":
-        return a.to(tl.float32 if INTERPRETED else tl.float16)
+        return (a.to(tl.float32 if INTERPRETED else tl.float16),)
     elif PRECISION == "tf32":
-        return round_to_tf32(a.to(tl.float32), INTERPRETED)
+        return (round_to_tf32(a.to(tl.float32), INTERPRETED, FINITE),)
+    elif PRECISION == "tf32x3":
+        return split_tf32(a.to(tl.float32), FINITE)
     else:
-        return a.to(tl.float32)
+        return (a.to(tl.float32),)
 
 
 @triton.jit
-def dot(a, b, acc, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """acc + a @ b. a is rounded here; b is an operand already (packed weights, or `operand(...)`)."""
-    a = operand(a, PRECISION, INTERPRETED)
-    if PRECISION == "float64":
-        return tl.dot(a, b, acc, out_dtype=tl.float64)
-    elif PRECISION == "bfloat16" or PRECISION == "float16":
-        return tl.dot(a, b.to(tl.float32) if INTERPRETED else b, acc)
+def load_parts(ptr, stride_part, mask, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
+    """The same of packed coefficients, which are operands already: pack.py rounded or split them."""
+    w = tl.load(ptr, mask=mask, other=0.0)
+    if PRECISION == "tf32x3":
+        return w, tl.load(ptr + stride_part, mask=mask, other=0.0)
+    elif INTERPRETED and (PRECISION == "bfloat16" or PRECISION == "float16"):
+        return (w.to(tl.float32),)
     else:
-        return tl.dot(a, b, acc, input_precision=PRECISION)
+        return (w,)
+
+
+@triton.jit
+def dot(a, b, acc, PRECISION: tl.constexpr):
+    """acc + a @ b of operands in parts; of a split product all but low times low."""
+    if PRECISION == "float64":
+        return tl.dot(a[0], b[0], acc, out_dtype=tl.float64)
+    elif PRECISION == "tf32x3":
+        acc = tl.dot(a[1], b[0], acc, input_precision="tf32")
+        acc = tl.dot(a[0], b[1], acc, input_precision="tf32")
+        return tl.dot(a[0], b[0], acc, input_precision="tf32")
+    elif PRECISION == "tf32" or PRECISION == "ieee":
+        return tl.dot(a[0], b[0], acc, input_precision=PRECISION)
+    else:
+        return tl.dot(a[0], b[0], acc)

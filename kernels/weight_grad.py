@@ -67,32 +67,39 @@ def weight_grad_kernel(
         g = tl.load(
             g_ptr + b[:, None] * stride_gb + o[None, :] * stride_go, mask=mask_b[:, None] & mask_o[None, :], other=0.0
         )
-        g = runtime.operand(g, PRECISION, INTERPRETED)
+        g = runtime.parts(g, PRECISION, INTERPRETED)
         scale = x
         if HAS_SCALE:
             scale = tl.load(s_ptr + b[None, :] * stride_sb + column * stride_si, mask=mask_x, other=0.0).to(TYPE)
         new = ()
         if COUNT > 0:
-            state = basis.start(x, column, valid, grid_ptr, j0, UNIFORM, G, DEGREE, DERIV)
+            state = basis.start(x, column, valid, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
             for step in tl.static_range(COUNT):
-                f = basis.value(state, step, UNIFORM, DEGREE, DERIV)
+                state = basis.advance(state, step, column, valid, grid_ptr, j0, I, UNIFORM, DEGREE, DERIV)
+                f = state[0]
                 if HAS_SCALE:
                     f = f * scale
                 if KEEP_NAN and step == 0:
                     f += x * 0.0
-                new = new + (runtime.dot(f, g, accs[step], PRECISION, INTERPRETED),)
+                f = runtime.parts(
+                    f, PRECISION, INTERPRETED, FINITE=not HAS_SCALE and not (KEEP_NAN and step == 0)
+                )
+                new = new + (runtime.dot(f, g, accs[step], PRECISION),)
         if RESIDUAL:
             f = basis.residual(x, ACTIVATION, DERIV)
             if HAS_SCALE:
                 f = f * scale
-            new = new + (runtime.dot(f, g, accs[COUNT], PRECISION, INTERPRETED),)
+            new = new + (runtime.dot(runtime.parts(f, PRECISION, INTERPRETED), g, accs[COUNT], PRECISION),)
         accs = new
 
+    CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
+    factor = basis.input_factor(column, valid, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV) * CONSTANT
     mask = valid & mask_o[None, :]
     out = out_ptr + split * J * I * O + i.to(tl.int64)[:, None] * O + o[None, :]
     for step in tl.static_range(COUNT + RESIDUAL):
         j = J - 1 if step == COUNT else j0 + step
-        tl.store(out + tl.cast(j, tl.int64) * I * O, accs[step].to(out_ptr.dtype.element_ty), mask=mask)
+        acc = accs[step] if step == COUNT else accs[step] * factor
+        tl.store(out + tl.cast(j, tl.int64) * I * O, acc.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -139,9 +146,11 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     scale = x if s is None else s
     with runtime.on_device(x):
 
+        knots = launch.knots(grid, basis, precision)
+
         def run(programs, begin, count, activation):
             weight_grad_kernel[(tiles, programs, split)](
-                g, x, scale, grid.contiguous(), partial, rows, inputs, outputs, out.shape[0], part, begin,
+                g, x, scale, knots, partial, rows, inputs, outputs, out.shape[0], part, begin,
                 *g.stride(), *x.stride(), *scale.stride(),
                 HAS_SCALE=s is not None, PRECISION=precision, COUNT=count,
                 **{**shape, "ACTIVATION": activation}, **tile,
@@ -151,5 +160,7 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
             run(chunks, 0, chunk, "none")
         run(1, chunks * chunk, tail, basis.activation)
         if split > 1:
-            reduce_kernel[(triton.cdiv(out.numel(), 1024),)](partial, out, out.numel(), split, BLOCK=1024)
+            reduce_kernel[(triton.cdiv(out.numel(), 1024),)](
+                partial, out, out.numel(), split, BLOCK=1024, **runtime.OPTIONS
+            )
     return full.to(out_dtype)

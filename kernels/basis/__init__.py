@@ -1,34 +1,58 @@
-"""A basis is a sweep: `start` prepares a tile of x for the bases from j0 on, `value` gives them one by one.
+"""A basis is a sweep: `start` prepares a tile of x for the bases from j0 on, `advance` gives them one by one.
 
 The functions here are the only place that knows which families exist. A tile x may be [B, I] or
-[I, B]: the input indices i broadcast against it.
+[I, B]: the input indices i broadcast against it. A state is a tuple with the latest basis in front. What all bases
+share is left out of them: the true f_j^(n) is `constant` times `input_factor` times the sweep's value.
 """
 
 import triton
 import triton.language as tl
 
-from . import activation, general, uniform
+from . import activation, general, tables, uniform
 
 
 @triton.jit
 def start(
-    x, i, mask, grid_ptr, j0,
+    x, i, mask, grid_ptr, j0, I,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
 ):  # fmt: skip
-    """State of the sweep from basis j0. grid_ptr: [I, G + 2k + 1], the knots of every input."""
+    """State of the sweep just before basis j0. grid_ptr: the grid, or general.make_table's table of it."""
     if UNIFORM:
         return uniform.start(x, i, mask, grid_ptr, j0, G, DEGREE)
     else:
-        return general.start(x, i, mask, grid_ptr, j0, G, DEGREE, DERIV)
+        return general.start(x, i, mask, grid_ptr, j0, I, G, DEGREE, DERIV)
 
 
 @triton.jit
-def value(state, STEP: tl.constexpr, UNIFORM: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
-    """f_j^(n)(x) for j = j0 + STEP."""
+def advance(
+    state, STEP: tl.constexpr, i, mask, grid_ptr, j0, I,
+    UNIFORM: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
+):  # fmt: skip
+    """The state whose front is basis j0 + STEP; to be called for STEP = 0, 1, .. in order."""
     if UNIFORM:
-        return uniform.value(state, STEP, DEGREE, DERIV)
+        return uniform.advance(state, STEP, DEGREE, DERIV)
     else:
-        return general.value(state, STEP, DEGREE)
+        return general.advance(state, STEP, i, mask, grid_ptr, j0, I, DEGREE, DERIV)
+
+
+@triton.constexpr_function
+def constant(UNIFORM, DEGREE, DERIV):
+    """The number that all bases of all inputs share."""
+    if DERIV > DEGREE:
+        return 1.0
+    return tables.peak(DEGREE - DERIV) if UNIFORM else tables.falling(DEGREE, DERIV)
+
+
+@triton.jit
+def input_factor(
+    i, mask, grid_ptr, dtype: tl.constexpr,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
+):  # fmt: skip
+    """The factor that all bases of an input share, in the shape of i; 1 where there is none."""
+    if UNIFORM and DERIV > 0:
+        return uniform.input_factor(i, mask, grid_ptr, dtype, G, DEGREE, DERIV)
+    else:
+        return tl.full(i.shape, 1.0, dtype)
 
 
 @triton.jit

@@ -1,71 +1,98 @@
-"""B-splines on arbitrary knots, by Cox-de Boor within one cell (kernels/README.md, "General knots").
+"""B-splines on arbitrary knots: Cox-de Boor's recursion, one knot after the other (kernels/README.md, "General knots").
 
-Of all bases only k + 1 differ from zero at x: those of the cell m with t_m <= x < t_{m+1}, numbers m-k..m. `start`
-finds the cell by bisection and makes these values once for a tile of x; `value` picks for each basis j
-the one it has there, or zero. No denominator can vanish inside a cell, so repeated knots need no care.
+The sweep goes through the knots t_q from left to right. At each one, with e = t_q - x and r_d = 1/(t_q - t_{q-d}), every
+degree d takes one step,
+
+    N_{j,d} = (1 - w_old) N_{j,d-1} + w N_{j+1,d-1},    w = e r_d,    j = q - 1 - d,
+
+of which w_old and N_{j,d-1} are those of the step before: one tile a degree is carried. Degree 1 is the
+difference of two ramps clamp(e r_1, 0, 1), which needs no comparison and is right-continuous at a repeated knot. The r_d
+do not depend on x: `make_table` lays them out once for a launch.
 """
 
+import torch
 import triton
 import triton.language as tl
 
-from . import tables
-
 
 @triton.jit
-def _knot(row, m, mask, TYPE: tl.constexpr, LAST: tl.constexpr):
-    """t_m of every element's input; the index is kept inside the array, where the values are not used."""
-    return tl.load(row + tl.minimum(tl.maximum(m, 0), LAST), mask=mask, other=0.0).to(TYPE)
+def table_kernel(grid_ptr, table_ptr, I, KNOTS, DEGREE: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+    """Row q of the table: t_q, 1/(t_q - t_{q-1}), .., 1/(t_q - t_{q-k}), each for all inputs; nobody reads q < d.
 
-
-@triton.jit
-def _cell(x, row, mask, KNOTS: tl.constexpr):
-    """The largest m with t_m <= x (-1 where there is none, or x is NaN), by bisection."""
-    m = tl.full(x.shape, -1, tl.int32)
-    for bit in tl.static_range(tables.bits(KNOTS)):
-        probe = m + (1 << (tables.bits(KNOTS) - 1 - bit))
-        t = _knot(row, probe, mask, x.dtype, KNOTS - 1)
-        m = tl.where((probe < KNOTS) & (x >= t), probe, m)
-    return m
-
-
-@triton.jit
-def start(x, i, mask, grid_ptr, j0, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
-    """State of the sweep from basis j0: (m - j0, N_{m-k}, .., N_m), the values at x of the cell's bases.
-
-    The last DERIV levels of the recursion are those of the derivative:
-    N^(r)_{j,d} = d (N^(r-1)_{j,d-1} / (t_{j+d} - t_j) - N^(r-1)_{j+1,d-1} / (t_{j+d+1} - t_{j+1})).
+    Where knots coincide the recursion's 0/0 is 0; r_1 is as large as can be: the ramp is a jump.
     """
-    KNOTS: tl.constexpr = G + 2 * DEGREE + 1
+    q = tl.program_id(0)
+    i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    mask = i < I
     row = grid_ptr + i.to(tl.int64) * KNOTS
-    mask = tl.broadcast_to(mask, x.shape)
-    m = _cell(x, row, mask, KNOTS)
-    inside = (m >= 0) & (m < KNOTS - 1)
-    knots = ()
-    for n in tl.static_range(2 * DEGREE):  # t_{m-k+1} .. t_{m+k}
-        knots = knots + (_knot(row, m + (n - DEGREE + 1), mask, x.dtype, KNOTS - 1),)
-    values = (tl.where(inside, 1.0, 0.0).to(x.dtype),)
+    right = tl.load(row + q, mask=mask, other=0.0)
+    out = table_ptr + q.to(tl.int64) * (DEGREE + 1) * I + i
+    tl.store(out, right, mask=mask)
     for d in tl.static_range(1, DEGREE + 1):
-        carried = tl.zeros_like(x)
-        raised = ()
-        for r in tl.static_range(d):
-            left, right = knots[DEGREE + r - d], knots[DEGREE + r]
-            width = right - left
-            part = values[r] / tl.where(width > 0.0, width, 1.0)
-            if d > DEGREE - DERIV:
-                raised = raised + (carried - d * part,)
-                carried = d * part
-            else:
-                raised = raised + (carried + (right - x) * part,)
-                carried = (x - left) * part
-        values = raised + (carried,)
-    return (m - j0,) + values
+        left = tl.load(row + tl.maximum(q - d, 0), mask=mask, other=0.0)
+        width = right - left
+        inverse = tl.minimum(1.0 / tl.where(width > 0.0, width, 1.0), LARGEST)
+        inverse = tl.where(width > 0.0, inverse, LARGEST if d == 1 else 0.0)
+        tl.store(out + d * I, inverse, mask=mask)
+
+
+def make_table(grid, basis, dtype, options):
+    """[G + 2k + 1, k + 1, I] from the grid [I, G + 2k + 1]: what the sweep reads, inputs side by side."""
+    inputs, knots = grid.shape
+    table = torch.empty(knots, basis.degree + 1, inputs, dtype=dtype, device=grid.device)
+    table_kernel[(knots, triton.cdiv(inputs, 128))](
+        grid.to(dtype).contiguous(), table, inputs, knots,
+        DEGREE=basis.degree, LARGEST=torch.finfo(dtype).max, BLOCK=128, **options,
+    )  # fmt: skip
+    return table
 
 
 @triton.jit
-def value(state, STEP: tl.constexpr, DEGREE: tl.constexpr):
-    """The basis STEP after the sweep's start: the value of number k - distance in its cell, else zero."""
-    distance = state[0] - STEP
-    f = tl.where(distance == 0, state[DEGREE + 1], 0.0)
-    for d in tl.static_range(1, DEGREE + 1):
-        f = tl.where(distance == d, state[DEGREE + 1 - d], f)
-    return f
+def start(x, i, mask, table_ptr, j0, I, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+    """State of the sweep just before basis j0: (-, x, the carried tile of every degree).
+
+    x: a tile; i, mask: input indices, broadcastable against x. Far from all knots x is moved closer (and NaN, which the
+    kernels carry past the basis, becomes a number): the recursion must not meet infinity.
+    """
+    state = (x, tl.clamp(x, -1.0e18, 1.0e18), tl.zeros_like(x))
+    for _ in tl.static_range(DEGREE):
+        state = state + (tl.zeros_like(x),)
+    FIRST: tl.constexpr = 0 if DERIV == DEGREE else 1
+    for step in tl.static_range(FIRST, DEGREE + 1):
+        state = _knot(state, i, mask, table_ptr, j0 + step, I, DEGREE, DERIV)
+    return state
+
+
+@triton.jit
+def advance(state, STEP: tl.constexpr, i, mask, table_ptr, j0, I, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+    """State with the basis STEP after the sweep's start in front, without the factor k!/(k-n)!."""
+    return _knot(state, i, mask, table_ptr, j0 + (STEP + DEGREE + 1), I, DEGREE, DERIV)
+
+
+@triton.jit
+def _knot(state, i, mask, table_ptr, q, I, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+    """The sweep past knot q. The last DERIV degrees are those of the derivative:
+    N'_{j,d} = d (N_{j,d-1} / (t_{j+d} - t_j) - N_{j+1,d-1} / (t_{j+d+1} - t_{j+1}))."""
+    x = state[1]
+    row = table_ptr + tl.cast(q, tl.int64) * ((DEGREE + 1) * I) + i
+    e = tl.load(row, mask=mask, other=0.0) - x
+    if DERIV == DEGREE:  # degree 0: 1 from knot to knot
+        ramp = tl.where(e > 0.0, 1.0, 0.0).to(x.dtype)
+    else:
+        ramp = tl.clamp(e * tl.load(row + I, mask=mask, other=0.0), 0.0, 1.0)
+    f = ramp - state[2]
+    carried = (ramp,)
+    if DERIV < DEGREE:
+        carried = carried + (ramp,)  # degree 1 is done
+    for d in tl.static_range(1 if DERIV == DEGREE else 2, DEGREE + 1):
+        r = tl.load(row + d * I, mask=mask, other=0.0)
+        if d > DEGREE - DERIV:
+            part = f * r
+            f = state[2 + d] - part
+            carried = carried + (part,)
+        else:
+            w = e * r
+            part = f - w * f
+            f = w * f + state[2 + d]
+            carried = carried + (part,)
+    return (f, x) + carried

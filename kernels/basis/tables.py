@@ -6,30 +6,42 @@ import triton
 
 
 @triton.constexpr_function
-def uniform_coefficients(degree):
-    """(-1)^m C(p+1, m) r_m^p / p!,  r_m = (p+1)/2 - m,  for m = 0..floor(p/2)."""
+def _coefficients(degree):
+    """C(p+1, m) r_m^p / p!,  r_m = (p+1)/2 - m,  for m = 0..floor(p/2)."""
     return tuple(
-        (-1) ** m * math.comb(degree + 1, m) * ((degree + 1) / 2 - m) ** degree / math.factorial(degree)
+        math.comb(degree + 1, m) * ((degree + 1) / 2 - m) ** degree / math.factorial(degree)
         for m in range(degree // 2 + 1)
     )
+
+
+@triton.constexpr_function
+def peak(degree):
+    """The largest coefficient of the closed form; 1 for degree 0."""
+    return max(_coefficients(degree)) if degree > 0 else 1.0
+
+
+@triton.constexpr_function
+def heights(degree):
+    """s_m = (coefficient m / the largest)^(1/p), so that s_m^p (1 - |u| / r_m)^p = (s_m - |u| s_m / r_m)^p."""
+    return tuple((c / peak(degree)) ** (1 / degree) for c in _coefficients(degree))
+
+
+@triton.constexpr_function
+def slopes(degree):
+    """s_m / r_m."""
+    return tuple(s / ((degree + 1) / 2 - m) for m, s in enumerate(heights(degree)))
+
+
+@triton.constexpr_function
+def falling(degree, deriv):
+    """k! / (k - n)!"""
+    return float(math.perm(degree, deriv))
 
 
 @triton.constexpr_function
 def difference(n):
     """(-1)^i C(n, i) for i = 0..n: the n-fold difference."""
     return tuple((-1) ** i * math.comb(n, i) for i in range(n + 1))
-
-
-@triton.constexpr_function
-def inverse_radii(degree):
-    """1 / r_m for m = 0..floor(p/2)."""
-    return tuple(1 / ((degree + 1) / 2 - m) for m in range(degree // 2 + 1))
-
-
-@triton.constexpr_function
-def bits(n):
-    """Steps of a bisection that tells n + 1 cases apart."""
-    return n.bit_length()
 
 
 @triton.constexpr_function

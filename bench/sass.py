@@ -1,0 +1,165 @@
+"""Machine code as the profiler needs it: loops with tensor-core instructions, and what each instruction costs where.
+
+NVIDIA's SASS is the output of `nvdisasm -c`, AMD's code that of LLVM. Rates of an SM (NVIDIA) or compute unit
+(AMD), per cycle. Sources: [G] CUDA C++ programming guide, "Throughput of Native Arithmetic Instructions" and
+"Technical Specifications"; [A] A100, [H] H100 and [B] B200 whitepapers and data sheets: peak rate / (2 x SMs x boost clock);
+[C] CDNA3 whitepaper and ISA guide; [M] public microbenchmarks of the L2 cache (Chips and Cheese), read bandwidth
+divided by SMs and clock, of which sm_100's is unknown and set to that of sm_90.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+# Multiply-adds on the tensor cores by precision; lanes of the vector units; bytes. "fma" is what a float32 FMA
+# costs off the tensor cores, for the precisions ("ieee") that have none there.
+RATES: dict[str, dict[str, float]] = {
+    # [A] 312 / 156 / 19.5 TFLOPS, 108 SMs at 1.41 GHz. L2: 5120 bytes a cycle at most [A], 7/10 of it [M].
+    "sm_80": {"16": 1024, "tf32": 512, "float64": 64, "fma": 64, "alu": 64, "mufu": 16, "fp64": 32, "l2": 33},
+    # RTX A6000 data sheet (GeForce cards have half of it with float32 accumulation).
+    "sm_86": {"16": 512, "tf32": 256, "float64": 2, "fma": 128, "alu": 64, "mufu": 16, "fp64": 2, "l2": 16},
+    # L40S data sheet.
+    "sm_89": {"16": 512, "tf32": 256, "float64": 2, "fma": 128, "alu": 64, "mufu": 16, "fp64": 2, "l2": 16},
+    # [H] 989 / 495 / 67 TFLOPS, 132 SMs at 1.83 GHz; L2 5.5 to 7 TB/s [M].
+    "sm_90": {"16": 2048, "tf32": 1024, "float64": 128, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 28},
+    # [B] 2250 / 1125 / 40 TFLOPS, 148 SMs at 1.85 GHz.
+    "sm_100": {"16": 4096, "tf32": 2048, "float64": 64, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 28},
+    # [C] 1307 / 653 / 163 / 163 TFLOPS, 304 CUs at 2.1 GHz; L2 2 KB a cycle and 38 CUs.
+    "gfx942": {"16": 1024, "tf32": 512, "float64": 128, "ieee": 128, "fma": 64, "alu": 64, "mufu": 16, "fp64": 64, "l2": 54},
+}  # fmt: skip
+SHARED_BYTES = 128  # a cycle, all of them [G], [C]
+
+PIPES = ("issue", "fma", "alu", "mufu", "fp64", "lsu")
+
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P[\dT]+\s+)?([A-Z][A-Z0-9_]*(?:\.[\w.]+)?)\s*(.*)$")
+_FMA = {"FADD", "FMUL", "FFMA", "HADD2", "HMUL2", "HFMA2", "FSWZADD"}
+_PACKED = {"FADD2", "FMUL2", "FFMA2"}  # two float32 operations of one lane: sm_100
+_FP64 = {"DADD", "DMUL", "DFMA", "DSETP", "DMNMX"}
+_MUFU = {"MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "I2FP"}
+_SHARED = {"LDS", "STS", "LDSM", "STSM", "LDG", "STG", "LDGSTS", "LDL", "STL", "SHFL", "LD", "ST", "ATOMS"}
+_CONTROL = {
+    "BRA", "BAR", "DEPBAR", "LDGDEPBAR", "WARPGROUP", "MEMBAR", "FENCE", "NOP", "EXIT", "RET", "CALL", "BSSY", "BSYNC",
+    "WARPSYNC", "SYNCS", "ELECT", "LDC", "LDCU", "S2R", "S2UR", "R2UR", "CS2R", "ERRBAR", "CCTL", "YIELD", "LDTM",
+    "STTM", "VOTE", "VOTEU", "NANOSLEEP", "UTCBAR", "MOV", "B2R", "CREDUX", "REDUX", "BREAK", "BMOV", "LEPC", "BPT",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Code:
+    """A kernel's machine code: instructions (opcode, operands) and the spans of its innermost tensor-core loops."""
+
+    instructions: list[tuple[str, str]]
+    loops: list[tuple[int, int]]  # [first, last + 1)
+
+    def count(self, opcode: str) -> int:
+        return sum(op.split(".")[0] == opcode for op, _ in self.instructions)
+
+
+def parse(text: str, amd: bool) -> Code:
+    """Instructions, and innermost backward branches that enclose arithmetic of a dot."""
+    code: list[tuple[str, str]] = []
+    labels: dict[str, int] = {}
+    spans: list[tuple[int, int]] = []
+    for line in text.splitlines():
+        if label := re.match(r"^(\.L\w+):", line):
+            labels[label[1]] = len(code)
+            continue
+        match = re.match(r"^\t([a-z]\w+)\s*(.*)$", line) if amd else _INSTRUCTION.match(line)
+        if not match:
+            continue
+        code.append((match[1], match[2]))
+        if match[1].startswith(("BRA", "s_cbranch", "s_branch")):
+            target = re.search(r"(\.L\w+)", match[2])
+            if target and target[1] in labels:  # seen already, so behind us
+                spans.append((labels[target[1]], len(code)))
+    return Code(code, _innermost(code, spans))
+
+
+def _innermost(code: list[tuple[str, str]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Loops with the most of the dots' work: tensor-core instructions, or FMAs where there are none."""
+
+    def work(span: tuple[int, int]) -> int:
+        ops = [op for op, _ in code[span[0] : span[1]]]
+        mma = sum("MMA" in op or "mfma" in op for op in ops)
+        return mma * 1000 + sum(op.startswith(("FFMA", "DFMA", "v_fma", "v_pk_fma")) for op in ops)
+
+    any_mma = any(work(span) >= 1000 for span in spans)
+    found = [span for span in spans if work(span) >= (1000 if any_mma else 64)]
+    return [
+        span
+        for span in found
+        if not any(span[0] <= other[0] and other[1] <= span[1] and other != span for other in found)
+    ]
+
+
+def _width(opcode: str) -> int:
+    """Bytes a lane moves."""
+    for bits in (128, 64):
+        if f".{bits}" in opcode or opcode.endswith(f"x{bits // 32}"):
+            return bits // 8
+    return 4
+
+
+def _matrix_shared(opcode: str, operands: str) -> float:
+    """Bytes of shared memory that one warp's share of a warp-group dot reads: B, and A where it is there."""
+    m, n, k = map(int, re.search(r"(\d+)x(\d+)x(\d+)", opcode).groups())  # type: ignore[union-attr]
+    size = 4 if "TF32" in opcode else 2
+    a_in_shared = operands.split(",")[1].strip().startswith("gdesc")
+    return (n * k + (m * k if a_in_shared else 0)) * size / 4
+
+
+def cycles(instructions: list[tuple[str, str]], warps: int, target: str) -> Counter[str]:
+    """Cycles of an SM that `warps` warps need of each pipe for these instructions."""
+    rate = RATES[target]
+    need: Counter[str] = Counter()
+    if target.startswith("gfx"):
+        for op, _ in instructions:
+            _amd(op, warps, rate, need)
+        return need
+    lanes = 32 * warps
+    for op, operands in instructions:
+        base = op.split(".")[0]
+        need["issue"] += warps / 4
+        if "MMA" in base:
+            if base == "HGMMA":
+                need["lsu"] += warps * _matrix_shared(op, operands) / SHARED_BYTES
+        elif base in _FMA or base in _PACKED:
+            need["fma"] += lanes / rate["fma"] * (2 if base in _PACKED else 1)
+        elif base == "IMAD":
+            need["fma"] += lanes / 64
+        elif base in _FP64:
+            need["fp64"] += lanes / rate["fp64"]
+        elif base in _MUFU:
+            need["mufu"] += lanes / rate["mufu"]
+        elif base in _SHARED:
+            width = 4 * int(op[-1]) if base == "LDSM" and op[-1].isdigit() else _width(op)
+            need["lsu"] += lanes * width / SHARED_BYTES
+        elif base not in _CONTROL and not base.startswith("U"):
+            need["alu"] += lanes / rate["alu"]
+    return need
+
+
+def _amd(op: str, warps: int, rate: dict[str, float], need: Counter[str]) -> None:
+    """Four SIMDs of 16 lanes; units issue side by side, so "issue" is the vector unit's."""
+    lanes = 64 * warps
+    if op.startswith(("v_exp", "v_rcp", "v_log", "v_sqrt", "v_rsq")):
+        need["mufu"] += lanes / rate["mufu"]
+    elif op.startswith("v_") and "mfma" not in op:
+        need["fp64" if op.endswith("f64") or "_f64_" in op else "alu"] += lanes / rate["alu"]
+    elif op.startswith("ds_"):
+        width = 16 if "b128" in op else 8 if "b64" in op or "read2_b32" in op else 4
+        need["lsu"] += lanes * width * (2 if "2st64" in op else 1) / SHARED_BYTES
+
+
+def exposed(instructions: list[tuple[str, str]]) -> int:
+    """Instructions between the wait for a warp-group dot and the next one: the tensor core stands still if all
+    warps go in step and no other program shares the SM."""
+    total, open_since = 0, None
+    for n, (op, operands) in enumerate(instructions):
+        if op.startswith("WARPGROUP.DEPBAR") and "0x0" in operands:
+            open_since = n
+        elif op.startswith("HGMMA") and open_since is not None:
+            total, open_since = total + n - open_since, None
+    return total
