@@ -58,6 +58,8 @@ def weight_grad(
 
 def _differentiating(*tensors: Tensor | None) -> bool:
     """Whether a derivative may be asked for. If not, the Function would only cost time."""
+    if torch.compiler.is_exporting():
+        return False  # an exported program is the bare op, in either mode of tracing
     if torch.compiler.is_compiling() or _forward_mode():
         return True
     if torch._C._are_functorch_transforms_active():

@@ -15,26 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kanfast.activations import (
-    ACTIVATIONS,
-    Activation,
-    activation,
-    hermite,
-    sigmoid_derivative,
-    tanh_derivative,
-)
-
-__all__ = [
-    "MAX_DEGREE",
-    "Activation",
-    "Basis",
-    "evaluate",
-    "evaluator",
-    "hermite",
-    "sigmoid_derivative",
-    "spline_basis",
-    "tanh_derivative",
-]
+from kanfast.activations import ACTIVATIONS, Activation, activation
 
 MAX_DEGREE = 7
 

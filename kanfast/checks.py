@@ -21,8 +21,6 @@ def check_kan_linear(
     deriv: int,
     input_scale: Tensor | None,
     precision: str | None,
-    *,
-    autocast: bool,
 ) -> None:
     """Raise TypeError or ValueError unless these are arguments of `kanfast.kan_linear`."""
     if not isinstance(basis, Basis):
@@ -37,7 +35,7 @@ def check_kan_linear(
     for name, tensor in tensors.items():
         _check_tensor(name, tensor, x)
     _check_shapes(x, c, grid, basis, input_scale)
-    _check_dtypes(x, c, grid, input_scale, autocast)
+    _check_dtypes(x, c, grid, input_scale)
     _check_precision(precision, x.dtype)
 
 
@@ -144,9 +142,7 @@ def _check_shapes(
         )
 
 
-def _check_dtypes(
-    x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None, autocast: bool
-) -> None:
+def _check_dtypes(x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None) -> None:
     if grid.dtype not in (torch.float32, torch.float64):
         raise TypeError(
             f"grid is expected to be float32 or float64, got {grid.dtype}: 16 bits are too few for "
@@ -157,6 +153,7 @@ def _check_dtypes(
             f"input_scale is expected to have the dtype of x, {x.dtype}, got {input_scale.dtype}: "
             "convert one of them"
         )
+    autocast = torch.is_autocast_enabled(x.device.type)
     if autocast and (x.dtype == torch.float64) != (c.dtype == torch.float64):
         raise TypeError(
             "x and c are expected to be both float64 or neither, as autocast leaves float64 alone, "

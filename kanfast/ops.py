@@ -51,11 +51,10 @@ def kan_linear(
         TypeError, ValueError: arguments that do not fit together.
         RuntimeError: a backend that cannot run here.
     """
-    autocast = torch.is_autocast_enabled(x.device.type)
-    checks.check_kan_linear(x, c, grid, basis, deriv, input_scale, precision, autocast=autocast)
+    checks.check_kan_linear(x, c, grid, basis, deriv, input_scale, precision)
     backend = resolve_backend(backend, x)
     out_dtype = x.dtype
-    if autocast and x.dtype != torch.float64:
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         out_dtype = torch.get_autocast_dtype(x.device.type)
     if precision is None:
         precision = _precision(out_dtype, backend)

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from kanfast import checks, reference, transforms
-from kanfast.basis import Activation, Basis
+from kanfast.activations import Activation
+from kanfast.basis import Basis
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,148 @@
+"""kan_linear under torch.compile and torch.export."""
+
+import pytest
+import torch
+from cases import DEVICE, KNOTS, make_basis, make_case
+from torch.autograd import forward_ad
+
+from kanfast import kan_linear, pack_coefficients
+
+pytestmark = [
+    # torch loads the rules of its own forward mode by a module that it has deprecated.
+    pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning"),
+    # torch's own: its code generator asks this of a machine without CUDA.
+    pytest.mark.filterwarnings("ignore:.*CUDA:UserWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fresh():
+    torch._dynamo.reset()
+
+
+def gradients(call, *tensors):
+    y = call(*tensors)
+    return [
+        y.detach(),
+        *torch.autograd.grad(y.square().sum(), [t for t in tensors if t.requires_grad]),
+    ]
+
+
+def assert_same(got, want):
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("knots", KNOTS)
+def test_training_compiles_to_one_graph(knots):
+    basis = make_basis(knots=knots)
+    x, c, s, _, grid = make_case((9, 3, 2), basis, "float64", scale=True)
+    tensors = [t.requires_grad_() for t in (x, c, s)]
+
+    def call(x, c, s):
+        return torch.tanh(kan_linear(x, c, grid, basis=basis, input_scale=s)) * 2
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    assert_same(gradients(compiled, *tensors), gradients(call, *tensors))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(*tensors), call(*tensors))
+
+
+class Model(torch.nn.Module):
+    """Two layers on parameters in torch's layout."""
+
+    def __init__(self, basis):
+        super().__init__()
+        self.basis = basis
+        for n, (inputs, outputs) in enumerate(((3, 4), (4, 2))):
+            _, c, _, _, grid = make_case((1, inputs, outputs), basis, "ieee", seed=n)
+            c = c.permute(2, 1, 0)
+            self.register_parameter(f"spline{n}", torch.nn.Parameter(c[..., :-1].clone()))
+            self.register_parameter(f"base{n}", torch.nn.Parameter(c[..., -1].clone()))
+            self.register_buffer(f"grid{n}", grid)
+
+    def forward(self, x):
+        for n in range(2):
+            c = pack_coefficients(getattr(self, f"spline{n}"), getattr(self, f"base{n}"))
+            x = kan_linear(x, c, getattr(self, f"grid{n}"), basis=self.basis)
+        return x
+
+
+def test_inductor_trains_a_model_of_any_batch_size():
+    model = Model(make_basis()).to(DEVICE)
+    compiled = torch.compile(model, fullgraph=True, dynamic=True)
+    for rows in (9, 33, 1):
+        x = torch.randn(rows, 3, device=DEVICE)
+        both = []
+        for call in (compiled, model):
+            model.zero_grad()
+            y = call(x)
+            y.square().mean().backward()
+            both.append([y.detach(), *(p.grad.clone() for p in model.parameters())])
+        for got, want in zip(*both, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_size_is_no_reason_to_compile_again():
+    basis = make_basis()
+    _, c, _, _, grid = make_case((9, 3, 2), basis, "float64")
+    count = torch._dynamo.testing.CompileCounter()
+
+    def call(x):
+        return kan_linear(x, c, grid, basis=basis)
+
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=count)
+    for rows in (5, 9, 17):
+        x = torch.randn(rows, 3, dtype=torch.float64, device=DEVICE)
+        torch.testing.assert_close(compiled(x), call(x))
+    assert count.frame_count == 1
+
+
+def test_func_grad_compiles():
+    basis = make_basis()
+    x, c, _, _, grid = make_case((9, 3, 2), basis, "float64")
+
+    def loss(x):
+        return kan_linear(x, c, grid, basis=basis).square().sum()
+
+    slope = torch.func.grad(loss)
+    compiled = torch.compile(slope, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x), slope(x))
+
+
+def test_compiled_autocast():
+    basis = make_basis()
+    x, c, _, _, grid = make_case((9, 3, 2), basis, "ieee")
+    c.requires_grad_()
+
+    def call(x, c):
+        with torch.autocast(DEVICE, dtype=torch.bfloat16):
+            return kan_linear(x, c, grid, basis=basis)
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    assert compiled(x, c).dtype == torch.bfloat16
+    assert_same(gradients(compiled, x, c), gradients(call, x, c))
+
+
+def test_compiled_code_does_not_drop_tangents():
+    basis = make_basis()
+    x, c, _, _, grid = make_case((9, 3, 2), basis, "float64")
+    compiled = torch.compile(lambda x: kan_linear(x, c, grid, basis=basis), backend="aot_eager")
+    compiled(x)
+    with (
+        forward_ad.dual_level(),
+        pytest.raises(RuntimeError, match=r"forward-mode differentiation .* without torch.compile"),
+    ):
+        compiled(forward_ad.make_dual(x, torch.ones_like(x)))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(strict):
+    model = Model(make_basis()).to(DEVICE)
+    rows = torch.export.Dim("rows")
+    example = (torch.randn(9, 3, device=DEVICE),)
+    program = torch.export.export(model, example, dynamic_shapes={"x": {0: rows}}, strict=strict)
+    x = torch.randn(5, 3, device=DEVICE)
+    torch.testing.assert_close(program.module()(x), model(x))
+    targets = [str(node.target) for node in program.graph.nodes if "kanfast" in str(node.target)]
+    assert targets == ["kanfast.forward.default"] * 2
