@@ -77,7 +77,8 @@ class _WithDerivative(torch.autograd.Function):
 class Differentiable:
     """A function with its derivative attached, for functions autograd cannot differentiate.
 
-    The derivative may be another `Differentiable`; then second derivatives work as well:
+    The derivative may be another `Differentiable`; then second derivatives work as well. For the
+    Bessel functions, which not every release of torch differentiates:
 
         >>> j1 = Differentiable(torch.special.bessel_j1, lambda x: j0(x) - j1(x) / x)
         >>> j0 = Differentiable(torch.special.bessel_j0, lambda x: -j1(x))

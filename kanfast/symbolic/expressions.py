@@ -43,8 +43,8 @@ def round_expr(expr: sympy.Expr, digits: int) -> sympy.Expr:
 def snap(expr: sympy.Expr, tolerance: float = 1e-3, largest_denominator: int = 12) -> sympy.Expr:
     """Replaces Floats near simple fractions, and near simple fractions of pi, by these.
 
-    p/q is near v if |v - p/q| <= tolerance/q. The smallest q wins, a fraction before one of pi. Other
-    Floats stay.
+    p/q is near v if |v - p/q| <= tolerance/q. The smallest q wins, a fraction before one of pi.
+    Other Floats stay.
 
     Raises:
         ValueError: tolerance or largest_denominator is not positive.

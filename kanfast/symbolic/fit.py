@@ -75,7 +75,7 @@ def fit_affine(
 
     No range for a or b has to be given. Arguments a x + b stay inside the domain of f on all
     samples (on one side of a pole). Canonical form: f homogeneous or log, |a| = 1 (a power of ten
-    if the samples span less than about 0.01 or more than 1000); exp, b = 0 (unless that would
+    if the samples span less than about 0.006 or more than 600); exp, b = 0 (unless that would
     overflow); f even or odd, a > 0; sin, cos and tan, |b| <= pi/2.
 
     Args:

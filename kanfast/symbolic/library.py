@@ -61,8 +61,9 @@ def _builtins() -> list[SymbolicFunction]:
         base: SymbolicFunction | None = None,
     ) -> SymbolicFunction:
         exponent = SympyPower(sympy.Rational(halves, 2))
+        twin = None if base is None else Twin(base)
         return new(name, evaluate, exponent, complexity, "location", _POSITIVE,
-                   closed=halves > 0, symmetric=False, twin=None if base is None else Twin(base))  # fmt: skip
+                   closed=halves > 0, symmetric=False, twin=twin)  # fmt: skip
 
     sqrt = root("sqrt", primitives.sqrt, 1, 2)
     rsqrt = root("1/sqrt(x)", primitives.reciprocal_sqrt, -1, 2)
@@ -187,9 +188,8 @@ class Library(Mapping[str, SymbolicFunction]):
                 level of a module if models that use it are to be pickled.
             complexity: its price; `x` costs 1, `sin` 2, `arctan` 4.
             sympy_fun: its SymPy form; by default an undefined `sympy.Function(name)`.
-            derivative: f'; needed if autograd does not know that of `fun` (as for
-                torch.special.bessel_j0), itself differentiable if second derivatives of a model are
-                wanted.
+            derivative: f'; needed if autograd does not know that of `fun`, itself differentiable
+                if second derivatives of a model are wanted (see `Differentiable`).
             domain: interval of the arguments; beyond it the function is evaluated at the nearest
                 point inside.
             period: p if f(u + p) is f(u), or a constant minus f(u).

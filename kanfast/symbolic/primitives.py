@@ -1,7 +1,8 @@
 """Real functions continued safely past their singularities, in plain torch.
 
 Every function here takes the argument and a `limit` and returns finite values with finite first and
-second derivatives for every finite argument. Where the mathematical function is regular it is
+second derivatives for every finite argument whose powers the dtype can hold (in float16, first
+derivatives only). Where the mathematical function is regular it is
 evaluated as it stands; near a singularity it is continued as follows.
 
 - Poles (1/x^n, 1/sqrt(x), tan): where the value would exceed `limit` in magnitude, it stays at

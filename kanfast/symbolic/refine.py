@@ -149,10 +149,15 @@ def _slide(function: SymbolicFunction, point: _Point, step: Tensor) -> Tensor:
 def _fit_in(
     function: SymbolicFunction, point: _Point, alpha: Tensor, beta: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """alpha and beta with the images of t = -1 and 1 pulled back into the domain, one by one."""
+    """alpha and beta with the images of t = -1 and 1 pulled back into the domain, one by one.
+
+    On the whole line the images of all t together are kept within reach of the function's features:
+    farther out tanh is a constant to all digits but the last few, which must not be fitted with.
+    """
     low, high = _ends(function)
     if math.isinf(low) and math.isinf(high):
-        return alpha, beta
+        farthest = alpha.abs() + function.reach
+        return alpha, torch.minimum(torch.maximum(beta, -farthest), farthest)
 
     def pull(end: Tensor, before: Tensor) -> Tensor:
         # an end that a rounding error put outside may stay where it is

@@ -103,7 +103,8 @@ def normalise(x: Tensor, y: Tensor, weights: Tensor) -> Samples:
     weights = weights / weights.sum(1, keepdim=True)
     low, high = x[:, :1], x[:, -1:]
     center, half = low / 2 + high / 2, high / 2 - low / 2
-    mean = (weights * y).sum(1, keepdim=True)
+    first = y[:, :1]  # subtracted first: the mean of equal values is that value
+    mean = first + (weights * (y - first)).sum(1, keepdim=True)
     spread = (y - mean).abs().amax(1, keepdim=True)
     # y that differs by rounding only is constant; dividing by the spread first avoids underflow
     varies = spread > 1e-14 * y.abs().amax(1, keepdim=True)
