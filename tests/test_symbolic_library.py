@@ -163,7 +163,10 @@ def test_derivative_makes_a_function_differentiable_twice():
         ({"domain": (1, 0)}, r"expected a domain \(low, high\) .* got \(1, 0\)"),
         ({"reach": 0}, "expected reach and period > 0, got 0 and None"),
         ({"period": -1}, "expected reach and period > 0, got 40.0 and -1"),
-        ({"fun": lambda x: x.detach().sin()}, "autograd has no derivative of 'f'; pass derivative="),
+        (
+            {"fun": lambda x: x.detach().sin()},
+            "autograd has no derivative of 'f'; pass derivative=",
+        ),
         ({"fun": torch.log}, r"expected 'f' to map a tensor to a finite tensor .* domain"),
         ({"fun": torch.sum}, "expected 'f' to map a tensor to a finite tensor of its shape"),
     ],

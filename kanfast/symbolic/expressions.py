@@ -5,7 +5,6 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from fractions import Fraction
 
 import sympy
 
@@ -22,21 +21,25 @@ def scaled(expr: sympy.Expr, factor: sympy.Expr) -> sympy.Expr:
 def round_expr(expr: sympy.Expr, digits: int) -> sympy.Expr:
     """Rounds every Float to so many decimals. Integers, rationals and symbols stay.
 
-    A Float that becomes integral becomes an Integer, so 1.0 * x is x. If that leads to an infinity
-    (1 / (0.001 x) to one digit), numbers that would vanish keep their `digits` significant digits
-    instead.
+    A Float that becomes integral becomes an Integer, so 1.0 * x is x. Factors of exp(...) and of
+    negative powers, which may be large, do not vanish but keep `digits` significant digits; so do
+    all numbers if an infinity would arise otherwise (from 1 / (0.001 x) to one digit).
 
     Raises:
         ValueError: digits < 0.
     """
     if digits < 0:
         raise ValueError(f"expected digits >= 0, got {digits}")
-    rounded = _map_floats(expr, lambda value: round(value, digits))
+
+    def to_decimals(value: float) -> float:
+        return round(value, digits)
+
+    def at_least_one_digit(value: float) -> float:
+        return round(value, digits) or float(f"{value:.{max(digits, 1) - 1}e}")
+
+    rounded = _map_floats(expr, to_decimals, at_least_one_digit)
     if rounded.has(sympy.zoo, sympy.nan, sympy.oo, -sympy.oo):
-        significant = max(digits, 1)
-        rounded = _map_floats(
-            expr, lambda value: round(value, digits) or float(f"{value:.{significant - 1}e}")
-        )
+        rounded = _map_floats(expr, at_least_one_digit, at_least_one_digit)
     return rounded
 
 
@@ -110,22 +113,35 @@ def simplify(expr: sympy.Expr, seconds: float = 10.0) -> sympy.Expr:
     return simplest([expr, sympy.sympify(done.stdout)])
 
 
-def _map_floats(expr: sympy.Expr, rule: Callable[[float], float]) -> sympy.Expr:
-    """Floats mapped from the leaves up, those that arise on the way included."""
+def _map_floats(
+    expr: sympy.Expr, rule: Callable[[float], float], rule_of_factors: Callable[[float], float]
+) -> sympy.Expr:
+    """Maps Floats from the leaves up; the second rule is for factors of what may be large."""
+
+    def number(node: sympy.Float, rule: Callable[[float], float]) -> sympy.Basic:
+        value = float(node)
+        if not math.isfinite(value):  # beyond the range of a double
+            return node
+        value = float(rule(value))
+        return sympy.Integer(int(value)) if value.is_integer() else sympy.Float(value)
 
     def visit(node: sympy.Basic) -> sympy.Basic:
         if isinstance(node, sympy.Float):
-            value = float(node)
-            if not math.isfinite(value):  # beyond the range of a double
-                return node
-            fraction = Fraction(rule(value))
-            number = float(fraction)
-            return sympy.Integer(int(number)) if number.is_integer() else sympy.Float(number)
+            return number(node, rule)
         if not node.args:
             return node
-        return node.func(*(visit(argument) for argument in node.args))
+        if node.is_Mul and any(map(_may_be_large, node.args)):
+            return node.func(*(
+                number(part, rule_of_factors) if isinstance(part, sympy.Float) else visit(part)
+                for part in node.args
+            ))  # fmt: skip
+        return node.func(*map(visit, node.args))
 
     return visit(expr)
+
+
+def _may_be_large(factor: sympy.Basic) -> bool:
+    return isinstance(factor, sympy.exp) or (factor.is_Pow and factor.exp.is_negative is True)
 
 
 def _expansion(expr: sympy.Basic) -> int:

@@ -12,6 +12,8 @@ from torch import Tensor
 from .expressions import expanded, round_expr, scaled, simplest
 from .function import SymbolicFunction
 
+_LARGEST_EXPONENT = 30.0
+
 
 @dataclass(frozen=True)
 class SymbolicEdge:
@@ -24,12 +26,16 @@ class SymbolicEdge:
     d: float = 0.0
 
     def expression(self, x: sympy.Expr) -> sympy.Expr:
-        """The edge at a SymPy expression, sums multiplied out and factors taken out of exp."""
+        """The edge at a SymPy expression, sums multiplied out.
+
+        SymPy takes Floats out of exponents; those whose exponential may not fit into a double are
+        made rationals, which it leaves where they are.
+        """
         argument = scaled(x, _number(self.a)) + _number(self.b)
+        constant, rest = argument.as_coeff_Add()
+        if abs(constant) > _LARGEST_EXPONENT:
+            argument = rest + sympy.Rational(f"{float(constant):.15g}")
         value = self.function.sympy_fun(argument)
-        if isinstance(value, sympy.exp):
-            constant, rest = value.args[0].as_coeff_Add()
-            value = sympy.exp(constant) * sympy.exp(rest)
         return scaled(value, _number(self.c)) + _number(self.d)
 
 
