@@ -29,6 +29,11 @@ pytestmark = pytest.mark.usefixtures("poisoned")
 OPS = ("forward", "input_grad", "weight_grad")
 
 
+def rotating(n):
+    """All three operations; one of them in turn where each takes a second to compile."""
+    return OPS if kernels.interpreting() else (OPS[n % 3],)
+
+
 def calls(op, module, case, basis, deriv, precision, out_dtype=None):
     """op of kernels or reference, or the oracle's, on the case."""
     x, c, s, g, grid = case
@@ -101,7 +106,7 @@ def test_every_precision_and_derivative_on_ragged_shapes(op, precision, knots, d
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("op", OPS)
 def test_full_tiles(op, precision, knots):
-    check(op, (140, 70, 265), make_basis(knots=knots), precision, 0)
+    check(op, (130, 33, 257), make_basis(knots=knots), precision, 0)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
@@ -114,18 +119,18 @@ def test_awkward_shapes(op, knots, shape):
 @pytest.mark.parametrize(("degree", "deriv"), ORDERS, ids=lambda n: str(n))
 @pytest.mark.parametrize("knots", KNOTS)
 def test_every_degree(knots, degree, deriv):
-    for op in OPS:
+    for op in rotating(degree + deriv):
         check(op, (9, 3, 5), make_basis(4, degree, "silu", knots), "float64", deriv, scale=True)
 
 
 @pytest.mark.parametrize("deriv", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation(activation, deriv):
-    for op in OPS:
+    for op in rotating(deriv + ACTIVATIONS.index(activation)):
         check(op, (9, 3, 5), make_basis(3, 3, activation), "float64", deriv)
 
 
-@pytest.mark.parametrize("grid_size", [1, 2, 6, 13, 50, 500])
+@pytest.mark.parametrize("grid_size", [1, 6, 13, 500])
 @pytest.mark.parametrize("knots", KNOTS)
 @pytest.mark.parametrize("op", OPS)
 def test_every_grid_size(op, knots, grid_size):
@@ -166,7 +171,7 @@ def test_knots_all_alike_give_zero_splines(knots):
 
 @pytest.mark.parametrize("activation", ["silu", "relu", "none"])
 @pytest.mark.parametrize("knots", KNOTS)
-@pytest.mark.parametrize("precision", ["float64", "tf32x3", "tf32", "bfloat16"])
+@pytest.mark.parametrize("precision", ["tf32x3", "bfloat16"])
 def test_nan_stays_in_its_row(precision, knots, activation):
     basis = make_basis(knots=knots, activation=activation)
     case = make_case((20, 5, 6), basis, precision)

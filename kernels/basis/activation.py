@@ -16,12 +16,28 @@ def _horner(x, POLY: tl.constexpr):
 
 
 @triton.jit
-def _sigmoid(x):
-    return 1.0 / (1.0 + tl.exp(-x))
+def _sigmoid_pair(x):
+    """(sigmoid(x), sigmoid(-x)), each to its last digits."""
+    e = tl.exp(-tl.abs(x))
+    large = 1.0 / (1.0 + e)
+    small = e * large
+    return tl.where(x < 0.0, small, large), tl.where(x < 0.0, large, small)
 
 
 @triton.jit
-def _tanh(x):
+def _sigmoid(x, DERIV: tl.constexpr):
+    """The polynomials in q = s r keep their digits where s is near 1; those in s do not."""
+    s, r = _sigmoid_pair(x)
+    if DERIV == 0:
+        return s
+    f = _horner(s * r, tables.sigmoid_derivative(DERIV))
+    return f if DERIV % 2 == 1 else f * (r - s)
+
+
+@triton.jit
+def _tanh(x, DERIV: tl.constexpr):
+    if DERIV > 0:  # tanh(x) = 2 sigmoid(2x) - 1
+        return _sigmoid(2.0 * x, DERIV) * 2.0 ** (DERIV + 1)
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)
     return tl.where(x < 0.0, -t, t)
@@ -36,23 +52,22 @@ def _gelu(x, DERIV: tl.constexpr):
     density = INV_SQRT_2PI * tl.exp(-0.5 * x * x)
     if DERIV == 1:
         return 0.5 * (1.0 + tl.erf(x * SQRT_HALF)) + x * density
-    return density * _horner(x, tables.gelu_polynomial(DERIV))
+    # Far out the density underflows to 0 and the polynomial overflows: their product is 0 there.
+    near = tl.clamp(x, -1.0e3, 1.0e3)
+    return density * _horner(near, tables.gelu_derivative(DERIV))
 
 
 @triton.jit
 def value(x, ACTIVATION: tl.constexpr, DERIV: tl.constexpr):
     """The DERIV-th derivative of the activation at x; the shape and dtype of x."""
     if ACTIVATION == "silu":  # (x s)^(n) = x s^(n) + n s^(n-1)
-        s = _sigmoid(x)
         if DERIV == 0:
-            return x * s
-        P: tl.constexpr = tables.sigmoid_polynomial(DERIV)
-        Q: tl.constexpr = tables.sigmoid_polynomial(DERIV - 1)
-        return x * _horner(s, P) + DERIV * _horner(s, Q)
+            return x * _sigmoid(x, 0)
+        return x * _sigmoid(x, DERIV) + DERIV * _sigmoid(x, DERIV - 1)
     elif ACTIVATION == "sigmoid":
-        return _horner(_sigmoid(x), tables.sigmoid_polynomial(DERIV))
+        return _sigmoid(x, DERIV)
     elif ACTIVATION == "tanh":
-        return _horner(_tanh(x), tables.tanh_polynomial(DERIV))
+        return _tanh(x, DERIV)
     elif ACTIVATION == "gelu":
         return _gelu(x, DERIV)
     elif ACTIVATION == "relu":

@@ -45,56 +45,37 @@ def difference(n):
 
 
 @triton.constexpr_function
-def _derive(poly):
-    return tuple(n * a for n, a in enumerate(poly))[1:]
+def sigmoid_derivative(n):
+    """Q_n, lowest power first: sigmoid^(n) = Q_n(q) for odd n, Q_n(q) (r - s) for even n >= 2.
 
-
-@triton.constexpr_function
-def _multiply(p, q):
-    out = [0.0] * max(len(p) + len(q) - 1, 0)
-    for i, a in enumerate(p):
-        for j, b in enumerate(q):
-            out[i + j] += a * b
-    return tuple(out)
-
-
-@triton.constexpr_function
-def _add(p, q):
-    n = max(len(p), len(q))
-    return tuple(
-        a + b for a, b in zip(p + (0.0,) * (n - len(p)), q + (0.0,) * (n - len(q)), strict=True)
-    )
-
-
-@triton.constexpr_function
-def sigmoid_polynomial(n):
-    """P_n with sigmoid^(n)(x) = P_n(sigmoid(x)), lowest power first: P_{n+1} = P_n' (s - s^2)."""
+    s = sigmoid(x), r = sigmoid(-x), q = s r; q' = q (r - s), (r - s)' = -2 q, (r - s)^2 = 1 - 4 q.
+    """
     poly = (0.0, 1.0)
-    for _ in range(n):
-        poly = _multiply(_derive(poly), (0.0, 1.0, -1.0))
+    for order in range(2, n + 1):
+        derived = [power * a for power, a in enumerate(poly)] + [0.0]
+        if order % 2 == 1:
+            for power, a in enumerate(poly):
+                derived[power + 1] -= (4 * power + 2) * a
+        poly = tuple(derived)
     return poly
 
 
 @triton.constexpr_function
-def tanh_polynomial(n):
-    """Q_n with tanh^(n)(x) = Q_n(tanh(x)), lowest power first: Q_{n+1} = Q_n' (1 - t^2)."""
-    poly = (0.0, 1.0)
-    for _ in range(n):
-        poly = _multiply(_derive(poly), (1.0, 0.0, -1.0))
+def _hermite(n):
+    """Probabilists' He_n, lowest power first: He_n = x He_{n-1} - (n - 1) He_{n-2}."""
+    before, poly = (), (1.0,)
+    for order in range(1, n + 1):
+        raised = [0.0, *poly]
+        for power, a in enumerate(before):
+            raised[power] -= (order - 1) * a
+        before, poly = poly, tuple(raised)
     return poly
 
 
 @triton.constexpr_function
-def _normal_derivative(n):
-    """He with phi^(n)(x) = He(x) phi(x), phi the normal density: He_{n+1} = He_n' - x He_n."""
-    poly = (1.0,)
-    for _ in range(n):
-        poly = _add(_derive(poly), _multiply((0.0, -1.0), poly))
-    return poly
-
-
-@triton.constexpr_function
-def gelu_polynomial(n):
-    """R_n with gelu^(n)(x) = R_n(x) phi(x) for n >= 2;  gelu^(n) = x Phi^(n) + n Phi^(n-1)."""
-    x_times = _multiply((0.0, 1.0), _normal_derivative(n - 1))
-    return _add(x_times, tuple(n * a for a in _normal_derivative(n - 2)))
+def gelu_derivative(n):
+    """R_n with gelu^(n)(x) = R_n(x) phi(x) for n >= 2: (-1)^(n-1) (He_n - He_{n-2})."""
+    poly = list(_hermite(n))
+    for power, a in enumerate(_hermite(n - 2)):
+        poly[power] -= a
+    return tuple((-1) ** (n - 1) * a for a in poly)
