@@ -175,6 +175,17 @@ def test_own_library():
     assert other(torch.ones(1, 1)).item() == 0.5
 
 
+def test_pickle_of_a_layer_with_its_own_library():
+    library = Library()
+    function = library.add("softsign", torch.nn.functional.softsign)
+    module = SymbolicEdges(1, 1, library=library)
+    module.fix(0, 0, "softsign")
+    assert copy.deepcopy(module).functions[0, 0] is function
+    other = pickle.loads(pickle.dumps(module))
+    assert other(torch.ones(1, 1)).item() == 0.5
+    assert other.functions[0, 0] is other.library["softsign"]
+
+
 def test_memory_is_that_of_the_symbolic_edges():
     module = SymbolicEdges(300, 300)
     module.fix(7, 3, "sin")

@@ -22,6 +22,7 @@ _STARTS = {"location": 4, "rate": 3, "harmonic": 4, "affine": 7}
 _STARTS_OSCILLATING = 16
 _THIN = 200
 _ELEMENTS = 2**18  # numbers in the largest tensors of a refinement
+_EDGES = 256  # fitted at a time
 _ROUNDING = 1e-10  # b and d below this share of their scale are 0
 
 
@@ -96,7 +97,7 @@ def fit_affine(
         raise ValueError(f"expected max_samples >= 2, got {max_samples}")
     chosen = (default_library() if library is None else library).select(functions)
     x, y, weights = check(x, y, weights)
-    size = max(1, 2**21 // y.shape[1])
+    size = max(1, min(_EDGES, 2**21 // y.shape[1]))
     parts = [
         _fit_chunk((x[i : i + size], y[i : i + size], weights[i : i + size]), chosen, max_samples)
         for i in range(0, max(1, len(y)), size)

@@ -91,7 +91,7 @@ class EdgeReport:
     def __str__(self) -> str:
         note = "" if self.live else " (constant)"
         note = " (uncertain)" if self.uncertain else note
-        head = f"{'function':<10} {'score':>9} {'1 - r2':>9} {'complexity':>10}   c f(a x + b) + d"
+        head = f"{'function':<10} {'score':>9} {'1 - r2':>9} {'complexity':>11}   c f(a x + b) + d"
         lines = [f"{self.edge}{note}", head]
         for candidate in self.candidates:
             values = ", ".join(
@@ -99,7 +99,7 @@ class EdgeReport:
             )
             lines.append(
                 f"{candidate.name:<10} {candidate.score:>9.2f} {1 - candidate.r2:>9.1e} "
-                f"{candidate.complexity:>10g}   {values}"
+                f"{candidate.complexity:>11g}   {values}"
             )
         return "\n".join(lines)
 
