@@ -13,6 +13,11 @@ from kanfast.symbolic.library import Library, default_library
 NAMES = list(default_library())
 
 
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
 def filled(dtype=torch.float64, names=NAMES, **options):
     """A [5 -> 7] layer with every function somewhere and some edges left out."""
     generator = torch.Generator().manual_seed(0)
@@ -151,7 +156,8 @@ def test_copies_are_independent(clone):
 
 def test_moving_to_another_dtype_keeps_the_edges():
     module = filled()
-    x = torch.rand(4, 5, dtype=torch.float64)
+    # arguments below 1: beyond it arctanh is what the resolution of the dtype makes it
+    x = 0.4 * torch.rand(4, 5, dtype=torch.float64)
     torch.testing.assert_close(
         copy.deepcopy(module).float()(x.float()).double(), module(x), rtol=1e-4, atol=1e-4
     )
