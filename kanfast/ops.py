@@ -129,4 +129,11 @@ def _precision(dtype: torch.dtype, backend: Backend) -> str:
         return str(dtype).removeprefix("torch.")
     if backend == "reference":
         return "ieee"
+    precision: str = _triton_float32_precision()
+    return precision
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _triton_float32_precision() -> str:
+    """What torch allows of tf32; compiled code is guarded against a change of it."""
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"

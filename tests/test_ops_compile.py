@@ -5,7 +5,7 @@ import torch
 from cases import DEVICE, KNOTS, make_basis, make_case
 from torch.autograd import forward_ad
 
-from kanfast import kan_linear, pack_coefficients
+from kanfast import kan_linear, pack_coefficients, primitives
 
 pytestmark = [
     # torch loads the rules of its own forward mode by a module that it has deprecated.
@@ -108,6 +108,32 @@ def test_func_grad_compiles():
     slope = torch.func.grad(loss)
     compiled = torch.compile(slope, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(x), slope(x))
+
+
+@pytest.fixture
+def float32_precision():
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+def test_kernels_compile_at_the_precision_torch_allows(monkeypatch, float32_precision):
+    pytest.importorskip("triton")
+    basis = make_basis()
+    x, c, _, _, grid = make_case((9, 3, 2), basis, "ieee")
+    c.requires_grad_()
+
+    def call(x, c):
+        return kan_linear(x, c, grid, basis=basis, backend="triton")
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    seen, run = [], primitives._run
+    monkeypatch.setattr(primitives, "_run", lambda *a: seen.append(a[5]) or run(*a))
+    for allowed, precision in (("highest", "tf32x3"), ("high", "tf32"), ("highest", "tf32x3")):
+        float32_precision(allowed)
+        seen.clear()
+        assert_same(gradients(compiled, x, c), gradients(call, x, c))
+        assert seen == [precision] * 4
 
 
 def test_compiled_autocast():
