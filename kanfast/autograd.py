@@ -84,8 +84,10 @@ class Forward(Function):
     """F_n over x, c, s."""
 
     @staticmethod
-    def forward(*args: Any) -> Tensor:
-        return primitives.forward(*args)
+    def forward(
+        x: Tensor, c: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
+    ) -> Tensor:
+        return primitives.forward(x, c, s, grid, spec, out_dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -113,8 +115,10 @@ class InputGrad(Function):
     """P_n over g, x, c."""
 
     @staticmethod
-    def forward(*args: Any) -> Tensor:
-        return primitives.input_grad(*args)
+    def forward(
+        g: Tensor, x: Tensor, c: Tensor, grid: Tensor, spec: Spec, out_dtype: torch.dtype
+    ) -> Tensor:
+        return primitives.input_grad(g, x, c, grid, spec, out_dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -142,8 +146,10 @@ class WeightGrad(Function):
     """W_n over g, x, s."""
 
     @staticmethod
-    def forward(*args: Any) -> Tensor:
-        return primitives.weight_grad(*args)
+    def forward(
+        g: Tensor, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
+    ) -> Tensor:
+        return primitives.weight_grad(g, x, s, grid, spec, out_dtype)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

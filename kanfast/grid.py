@@ -88,7 +88,7 @@ def fit_coefficients(x: Tensor, y: Tensor, grid: Tensor, degree: int) -> Tensor:
     values = y.to("cpu", torch.float64).transpose(0, 1)
     rounding = torch.finfo(torch.float64).eps * max(basis.shape[1:])
     rcond = max(torch.finfo(y.dtype).eps, rounding)
-    solution = torch.linalg.lstsq(basis, values, rcond=rcond, driver="gelsy").solution
+    solution = torch.linalg.lstsq(basis, values, rcond=rcond, driver="gelsd").solution
     coefficients: Tensor = solution.permute(2, 0, 1).contiguous()
     return coefficients.to(y.device, y.dtype)
 
@@ -142,7 +142,7 @@ def _transfer(points: Tensor, old: Tensor, new: Tensor, degree: int) -> Tensor:
 
 def _least_squares(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Minimal-norm solutions and ranks, of batches."""
-    fit = torch.linalg.lstsq(a, b, rcond=_RESOLUTION, driver="gelsy")
+    fit = torch.linalg.lstsq(a, b, rcond=_RESOLUTION, driver="gelsd")
     return fit.solution, fit.rank
 
 

@@ -272,7 +272,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("options", "error", "message"), WRONG, ids=[str(w[0]) for w in WRONG])
+@pytest.mark.parametrize(("options", "error", "message"), WRONG, ids=range(len(WRONG)))
 def test_arguments_that_make_no_sense(
     options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
