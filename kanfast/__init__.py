@@ -1,7 +1,11 @@
 """Kolmogorov-Arnold networks on fused kernels."""
 
 from kanfast.basis import Basis as Basis
+from kanfast.interpret.dataset import create_dataset as create_dataset
+from kanfast.interpret.dataset import create_dataset_from_data as create_dataset_from_data
 from kanfast.nn import KAN as KAN
 from kanfast.nn import KANLinear as KANLinear
 from kanfast.ops import kan_linear as kan_linear
 from kanfast.ops import pack_coefficients as pack_coefficients
+from kanfast.statistics import EdgeStatistics as EdgeStatistics
+from kanfast.statistics import edge_statistics as edge_statistics

@@ -9,8 +9,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from kanfast.interpret import fit as fitting
+from kanfast.interpret import regularization as regularizing
+from kanfast.interpret.dataset import Dataset
+from kanfast.interpret.fit import OptimizerLike
+from kanfast.interpret.regularization import RegMetric
 from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
 from kanfast.nn.linear import KANLinear
+from kanfast.nn.selection import Selection
 from kanfast.ops import Backend
 
 
@@ -26,10 +32,18 @@ class KAN(nn.Module):
     Attributes:
         layers: The layers, a `ModuleList`.
         grid_size, spline_order: Those of the layers; lists if the layers differ.
+        samples: The inputs [..., inputs] that scores refer to where none are given: those of the
+            last `fit` or `get_act`. A buffer that moves along with the model, but is not in the
+            state dict; None at first.
+        input_mask: Buffer [features], True for the features that are inputs, after `prune_input`;
+            None, and not in the state dict, as long as all of them are.
 
     Raises:
         ValueError, TypeError: As `KANLinear`; fewer than two widths.
     """
+
+    samples: Tensor | None
+    input_mask: Tensor | None
 
     def __init__(
         self,
@@ -75,9 +89,15 @@ class KAN(nn.Module):
         )
 
     def _set_layers(self, layers: Sequence[KANLinear]) -> None:
-        self.grid_size = _common([layer.grid_size for layer in layers])
-        self.spline_order = _common([layer.spline_order for layer in layers])
         self.layers = nn.ModuleList(layers)
+        self.register_buffer("input_mask", None)
+        self.register_buffer("samples", None, persistent=False)
+        self._live_inputs = Selection()
+        self._layers_changed()
+
+    def _layers_changed(self) -> None:
+        self.grid_size = _common([layer.grid_size for layer in self.kan_layers])
+        self.spline_order = _common([layer.spline_order for layer in self.kan_layers])
 
     @classmethod
     def from_layers(cls, layers: Sequence[KANLinear]) -> KAN:
@@ -143,18 +163,26 @@ class KAN(nn.Module):
         Raises:
             ValueError: On reading, if the layers differ.
         """
-        backends = {layer.backend for layer in self._kan_layers()}
+        backends = {layer.backend for layer in self.kan_layers}
         if len(backends) > 1:
             raise ValueError(f"the layers have different backends: {sorted(backends)}")
         return backends.pop()
 
     @backend.setter
     def backend(self, backend: Backend) -> None:
-        for layer in self._kan_layers():
+        for layer in self.kan_layers:
             layer.backend = backend
 
-    def _kan_layers(self) -> Iterator[KANLinear]:
-        return cast(Iterator[KANLinear], iter(self.layers))
+    @property
+    def kan_layers(self) -> list[KANLinear]:
+        """The layers as a list."""
+        return list(cast(Iterator[KANLinear], iter(self.layers)))
+
+    @property
+    def width(self) -> list[int]:
+        """Numbers of nodes: inputs, hidden layers and outputs."""
+        layers = self.kan_layers
+        return [layers[0].in_features, *(layer.out_features for layer in layers)]
 
     def forward(self, x: Tensor, update_grid: bool = False) -> Tensor:
         """x [..., layers_hidden[0]] -> y [..., layers_hidden[-1]].
@@ -162,11 +190,31 @@ class KAN(nn.Module):
         With `update_grid`, each layer first moves its knots to its present input
         (`KANLinear.update_grid`).
         """
-        for layer in self._kan_layers():
+        x = self._select_inputs(x)
+        for layer in self.kan_layers:
             if update_grid:
                 layer.update_grid(x)
             x = layer(x)
         return x
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """The values of all nodes, [..., nodes l] for l = 0 (the inputs) to the last layer."""
+        values = [self._select_inputs(x)]
+        for layer in self.kan_layers:
+            values.append(layer(values[-1]))
+        return values
+
+    def _select_inputs(self, x: Tensor) -> Tensor:
+        mask = self.input_mask
+        if mask is None:
+            return x
+        if x.shape[-1:] != mask.shape:
+            raise ValueError(
+                f"x is expected to have all {len(mask)} features in its last dimension, of which "
+                f"the model selects its {self.width[0]} inputs, got shape {list(x.shape)}"
+            )
+        index = self._live_inputs.of(mask)
+        return x if index is None else x.index_select(-1, index)
 
     def regularization_loss(
         self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
@@ -174,9 +222,155 @@ class KAN(nn.Module):
         """Sum of `KANLinear.regularization_loss` over the layers."""
         losses = [
             layer.regularization_loss(regularize_activation, regularize_entropy)
-            for layer in self._kan_layers()
+            for layer in self.kan_layers
         ]
         return torch.stack(losses).sum()
+
+    # pykan's workflow, with its names; the bodies are in kanfast.interpret.
+
+    def fit(
+        self,
+        dataset: Dataset,
+        opt: OptimizerLike = "LBFGS",
+        steps: int = 100,
+        log: int = 1,
+        lamb: float = 0.0,
+        lamb_l1: float = 1.0,
+        lamb_entropy: float = 2.0,
+        lamb_coef: float = 0.0,
+        lamb_coefdiff: float = 0.0,
+        update_grid: bool = True,
+        grid_update_num: int = 10,
+        loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
+        lr: float = 1.0,
+        start_grid_update_step: int = -1,
+        stop_grid_update_step: int = 50,
+        batch: int = -1,
+        metrics: Sequence[Callable[[], Any]] | None = None,
+        reg_metric: RegMetric = "edge_forward_spline_n",
+        *,
+        seed: int = 0,
+    ) -> dict[str, list[float]]:
+        """Trains on a pykan dataset, with pykan's arguments.
+
+        The objective is loss + lamb * `regularization` of the rows of the step. Knots follow the
+        samples (`update_grid_from_samples`) every stop_grid_update_step // grid_update_num steps,
+        from start_grid_update_step on and before stop_grid_update_step. Afterwards `samples` are
+        the training inputs. Frozen parameters stay as they are.
+
+        If a loss is not finite, training stops with a RuntimeWarning, and the model is as it was
+        before that step.
+
+        Args:
+            dataset: train_input, train_label, test_input, test_label, of the model's dtype and on
+                its device: see `kanfast.create_dataset`.
+            opt: "LBFGS" (torch's, with a strong-Wolfe line search), the name of another optimizer
+                in torch.optim, such as "Adam", its class, or an optimizer (then lr is its own).
+            steps: Number of steps. One of L-BFGS has up to 20 iterations.
+            log: Every how many steps the progress bar (if tqdm is installed) shows new losses; 0
+                for no bar.
+            lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, reg_metric: As in
+                `regularization`, times lamb.
+            update_grid, grid_update_num, start_grid_update_step, stop_grid_update_step: See above.
+            loss_fn: (prediction, label) -> scalar; the mean squared error if None.
+            lr: Learning rate; that of L-BFGS is the length of the first trial steps.
+            batch: Rows of a step, drawn anew for each one (of training and test rows); -1 for all.
+            metrics: Functions without arguments that return a number, called after every step.
+            seed: Of the drawn rows.
+
+        Returns:
+            A list with one number for each step under each of: "train_loss" and "test_loss", root
+            mean squared errors (values of `loss_fn` if given), "reg", and the metrics' names.
+            test_loss is taken after the step; train_loss and reg as well for L-BFGS, and before the
+            step for others.
+
+        Raises:
+            ValueError, TypeError: Arguments that make no sense, with what is expected.
+        """
+        return fitting.fit(
+            self,
+            dataset,
+            opt,
+            steps,
+            log,
+            lamb,
+            lamb_l1,
+            lamb_entropy,
+            lamb_coef,
+            lamb_coefdiff,
+            update_grid,
+            grid_update_num,
+            loss_fn,
+            lr,
+            start_grid_update_step,
+            stop_grid_update_step,
+            batch,
+            metrics,
+            reg_metric,
+            seed,
+        )
+
+    def get_act(self, x: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+        """Sets `samples` to x, or to the train_input of a dataset, and returns `activations`."""
+        samples = x if isinstance(x, Tensor) else x["train_input"]
+        with torch.no_grad():
+            values = self.activations(samples)
+        self.samples = samples.detach()
+        return values
+
+    def samples_or(self, x: Tensor | None) -> Tensor:
+        """x if it is given, else `samples`.
+
+        Raises:
+            ValueError: Neither is there.
+        """
+        if x is not None:
+            return x
+        if self.samples is None:
+            raise ValueError(
+                "this needs samples: pass x=, or call fit or get_act(x) before, which keep them"
+            )
+        return self.samples
+
+    def regularization(
+        self,
+        x: Tensor | None = None,
+        reg_metric: RegMetric = "edge_forward_spline_n",
+        lamb_l1: float = 1.0,
+        lamb_entropy: float = 2.0,
+        lamb_coef: float = 0.0,
+        lamb_coefdiff: float = 0.0,
+    ) -> Tensor:
+        """Penalty on what the edges do at the samples x; differentiable once.
+
+        Summed over the layers: lamb_l1 times the sum of the sizes of edges, lamb_entropy times an
+        entropy of their shares, lamb_coef (lamb_coefdiff) times the mean over outputs of absolute
+        coefficients (differences of neighbours).
+
+        Args:
+            x: Samples [..., inputs]; `samples` if None.
+            reg_metric: What the size of an edge is: "edge_forward_l1", its mean |phi|, with the
+                entropy of all shares in a layer (the KAN paper, eqs. 2.17-2.20); or one of pykan's,
+                with the mean entropies of rows and columns: "edge_forward_spline_u", the deviation
+                of phi; "edge_forward_spline_n", that over the deviation of the input plus 0.1;
+                "edge_forward_sum", the same (pykan's has no gradient); "edge_backward", the edge
+                scores of `attribute`; "node_backward", the scores of inputs for all nodes.
+        """
+        activations = self.activations(self.samples_or(x))
+        return regularizing.regularization(
+            self, activations, reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff
+        )
+
+    @torch.no_grad()
+    def update_grid_from_samples(self, x: Tensor, margin: float = 0.0) -> None:
+        """Moves the knots of every layer to its inputs at the samples x [..., inputs].
+
+        As `forward(x, update_grid=True)`, but with pykan's margin.
+        """
+        x = self._select_inputs(x)
+        for layer in self.kan_layers:
+            layer.update_grid(x, margin)
+            x = layer(x)
 
 
 def _common(values: list[int]) -> int | list[int]:

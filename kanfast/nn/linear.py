@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,9 @@ from kanfast import grid as grids
 from kanfast.activations import Activation
 from kanfast.basis import MAX_DEGREE, Basis
 from kanfast.nn.residual import fused_name, make_residual
+from kanfast.nn.selection import Selection, version_of
 from kanfast.ops import Backend, kan_linear, pack_coefficients
+from kanfast.statistics import EdgeStatistics, edge_statistics
 
 
 class KANLinear(nn.Module):
@@ -56,6 +58,8 @@ class KANLinear(nn.Module):
         spline_weight: Parameter [O, I, G+k], the coefficients of the splines.
         spline_scaler: Parameter [O, I]; absent if `enable_standalone_scale_spline` is False.
         grid: Buffer of knots [I, G+2k+1].
+        mask: Buffer [O, I], False for the edges that were removed, or None as long as all are
+            there (then it is not in the state dict). See `set_mask`.
 
     Raises:
         ValueError: A size, order or range that makes no sense, or an unknown backend.
@@ -63,6 +67,7 @@ class KANLinear(nn.Module):
     """
 
     grid: Tensor
+    mask: Tensor | None
     base_weight: nn.Parameter | None
     spline_weight: nn.Parameter
     spline_scaler: nn.Parameter
@@ -109,6 +114,8 @@ class KANLinear(nn.Module):
         if enable_standalone_scale_spline:
             self.spline_scaler = nn.Parameter(torch.empty_like(edges))
         self.base_activation = make_residual(base_activation)
+        self.register_buffer("mask", None)
+        self._live_inputs = Selection()
         self.refresh_grid()
         self.reset_parameters()
 
@@ -144,7 +151,10 @@ class KANLinear(nn.Module):
             nn.init.kaiming_uniform_(self.spline_scaler, a=math.sqrt(5) * self.scale_spline)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., I] -> y [..., O]; any number of rows, also none."""
+        """x [..., I] -> y [..., O]; any number of rows, also none.
+
+        Inputs without a live edge are not looked at.
+        """
         activation = self._fused_activation()
         if activation is None:
             return self._fused(x, "none") + self._base(x)
@@ -156,16 +166,29 @@ class KANLinear(nn.Module):
             raise ValueError(
                 f"base_activation {act} does not fit base_weight {weight}: both or none"
             )
-        return F.linear(act(x), weight)
+        values, masked = act(x), self._masked(weight)
+        live = self._live_inputs.of(self.mask)
+        if live is not None:
+            values, masked = values.index_select(-1, live), masked[:, live]
+        return F.linear(values, masked)
 
     def _fused(self, x: Tensor, activation: Activation) -> Tensor:
-        basis = Basis(self.grid_size, self.spline_order, activation, self._grid_is_uniform())
-        c = pack_coefficients(
-            self.spline_weight,
-            None if activation == "none" else self.base_weight,
-            self.spline_scaler if self.enable_standalone_scale_spline else None,
+        c, grid = self._packed(with_base=activation != "none"), self.grid
+        live = self._live_inputs.of(self.mask)
+        if live is not None:
+            self._check_features("x", x)
+            x, c, grid = x.index_select(-1, live), c[:, live], grid[live]
+        return kan_linear(x, c, grid, basis=self._basis(activation), backend=self._backend)
+
+    def _basis(self, activation: Activation) -> Basis:
+        return Basis(self.grid_size, self.spline_order, activation, self._grid_is_uniform())
+
+    def _packed(self, *, with_base: bool) -> Tensor:
+        """Coefficients for `kan_linear`, with zeros for removed edges."""
+        base = self.base_weight if with_base else None
+        return pack_coefficients(
+            self.spline_weight, None if base is None else self._masked(base), self._scaler()
         )
-        return kan_linear(x, c, self.grid, basis=basis, backend=self._backend)
 
     def _fused_activation(self) -> Activation | None:
         """Name of the residual function if it goes into the fused op."""
@@ -182,10 +205,59 @@ class KANLinear(nn.Module):
 
     @property
     def scaled_spline_weight(self) -> Tensor:
-        """Coefficients [O, I, G+k] with the factor of each edge."""
-        if not self.enable_standalone_scale_spline:
-            return self.spline_weight
-        return self.spline_weight * self.spline_scaler.unsqueeze(-1)
+        """Coefficients [O, I, G+k] with the factor of each edge, 0 for removed ones."""
+        scaler = self._scaler()
+        return self.spline_weight if scaler is None else self.spline_weight * scaler.unsqueeze(-1)
+
+    def _scaler(self) -> Tensor | None:
+        if self.enable_standalone_scale_spline:
+            return self._masked(self.spline_scaler)
+        return None if self.mask is None else self.mask.to(self.spline_weight.dtype)
+
+    def _masked(self, values: Tensor) -> Tensor:
+        """Values [O, I] of the edges, 0 for removed ones."""
+        return values if self.mask is None else torch.where(self.mask, values, 0)
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Removes edges: their functions are zero from now on, and so are their gradients.
+
+        Parameters of removed edges keep their values, whatever an optimizer does to them has no
+        effect, and a later mask may bring the edges back. The mask is part of the state dict, and
+        loading such a state dict sets it.
+
+        Args:
+            mask: [O, I], bool, False for removed edges; copied. None brings all edges back.
+
+        Raises:
+            ValueError: Another shape or dtype.
+        """
+        shape = (self.out_features, self.in_features)
+        if mask is not None and (mask.shape != shape or mask.dtype != torch.bool):
+            raise ValueError(
+                f"mask must be a bool tensor [out_features, in_features] = {list(shape)}, got "
+                f"{mask.dtype} {list(mask.shape)}"
+            )
+        self.mask = None if mask is None else mask.detach().clone().to(self.grid.device)
+        self._live_inputs.of(self.mask)
+
+    def edge_statistics(self, x: Tensor) -> EdgeStatistics:
+        """Mean, size, deviation and range of every edge's function over the rows of x [..., I].
+
+        Exact, differentiable once, without a tensor of rows x edges: see
+        `kanfast.edge_statistics`.
+        """
+        self._check_features("samples", x)
+        activation = fused_name(self.base_activation)
+        residual = None
+        if activation is None and self.base_activation is not None:
+            residual = self.base_activation(x)
+        return edge_statistics(
+            x,
+            self._packed(with_base=True),
+            self.grid,
+            basis=self._basis(activation or "none"),
+            residual=residual,
+        )
 
     def b_splines(self, x: Tensor) -> Tensor:
         """Values of the B-splines, x [..., I] -> [..., I, G+k]; `forward` never builds these."""
@@ -268,7 +340,7 @@ class KANLinear(nn.Module):
         weighted sum of the total size and the entropy -sum p log p of the sizes' shares p. Edges of
         size zero have no part in it, nor a gradient.
         """
-        size = self.spline_weight.abs().mean(-1)
+        size = self._masked(self.spline_weight.abs().mean(-1))
         total = size.sum()
         share = size / torch.where(total > 0, total, 1)
         entropy = -(share * torch.where(share > 0, share, 1).log()).sum()
@@ -289,7 +361,7 @@ class KANLinear(nn.Module):
         """
         grid = self.grid
         self._uniform = grid.is_meta or grids.is_uniform(grid, self.spline_order)
-        self._looked_at = (grid, _version(grid))
+        self._looked_at = (grid, version_of(grid))
 
     def _grid_is_uniform(self) -> bool:
         if is_batchedtensor(self.grid):
@@ -297,7 +369,7 @@ class KANLinear(nn.Module):
         # Comparing identity and version costs no look at the values, so no wait for a GPU.
         if not torch.compiler.is_compiling():
             grid, version = self._looked_at
-            if grid is not self.grid or version != _version(self.grid):
+            if grid is not self.grid or version != version_of(self.grid):
                 self.refresh_grid()
         return self._uniform
 
@@ -328,20 +400,23 @@ class KANLinear(nn.Module):
         elif wide != self.grid.dtype:
             self.grid = grid.to(self.grid.device, wide)
         self.refresh_grid()
+        self._live_inputs.of(self.mask)
         return self
 
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        if f"{prefix}mask" in state_dict and self.mask is None:
+            shape = (self.out_features, self.in_features)
+            self.mask = torch.ones(shape, dtype=torch.bool, device=self.grid.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.grid = self.grid.to(_at_least_float32(self.grid.dtype))
         self.refresh_grid()
+        self._live_inputs.of(self.mask)
 
     def _check_features(self, what: str, x: Tensor) -> None:
         if x.dim() == 0 or x.shape[-1] != self.in_features:
             raise ValueError(f"{what} must be [..., {self.in_features}], got {list(x.shape)}")
-
-
-def _version(tensor: Tensor) -> int:
-    return -1 if tensor.is_inference() else tensor._version
 
 
 def _at_least_float32(dtype: torch.dtype) -> torch.dtype:

@@ -1,0 +1,484 @@
+"""Datasets and fit: pykan's numbers where it is installed, and behaviour pykan lacks."""
+
+import contextlib
+import copy
+import io
+import random
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from kanfast import KAN, create_dataset, create_dataset_from_data
+from kanfast.interpret import fit
+
+
+def product(x: Tensor) -> Tensor:
+    return x[:, [0]] * x[:, [1]]
+
+
+def small_dataset(dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    return create_dataset(product, train_num=60, test_num=40, dtype=dtype)
+
+
+def make(widths: tuple[int, ...] = (2, 2, 1), **options: Any) -> KAN:
+    torch.manual_seed(0)
+    return KAN(widths, **{"grid_size": 3, "dtype": torch.float64} | options)
+
+
+@pytest.fixture
+def pykan() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
+
+
+@contextlib.contextmanager
+def unchanged_generators() -> Any:
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    yield
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert random.getstate() == states[2]
+
+
+# Datasets.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ranges": [0, 3], "train_num": 20, "seed": 5},
+        {"ranges": [[-1, 0], [2, 4]], "test_num": 7, "normalize_input": True},
+        {"f_mode": "row", "f": lambda x: x[0] + x[1], "normalize_label": True},
+    ],
+    ids=["defaults", "range", "ranges", "rows"],
+)
+def test_create_dataset_gives_pykans_numbers(options: dict[str, Any], pykan: Any) -> None:
+    arguments = {"f": product} | options
+    with torch.random.fork_rng(devices=[]):
+        theirs = pykan.create_dataset(**arguments)
+    with unchanged_generators():
+        ours = create_dataset(**arguments)
+    assert ours.keys() == theirs.keys()
+    for key in ours:
+        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-6, atol=1e-7)
+
+
+def test_create_dataset_from_data_gives_pykans_split(pykan: Any) -> None:
+    x, y = torch.arange(50.0).reshape(25, 2), torch.arange(25.0)[:, None]
+    state = np.random.get_state()
+    np.random.seed(3)
+    theirs = pykan.create_dataset_from_data(x, y, train_ratio=0.7)
+    np.random.set_state(state)
+    with unchanged_generators():
+        ours = create_dataset_from_data(x, y, train_ratio=0.7, seed=3)
+    for key in theirs:
+        assert torch.equal(ours[key], theirs[key])
+
+
+def test_normalised_columns_and_dtype() -> None:
+    data = create_dataset(
+        product, ranges=np.array([2.0, 5.0]), normalize_input=True, dtype=torch.float64
+    )
+    assert data["train_input"].dtype == torch.float64
+    mean, std = data["train_input"].mean(0), data["train_input"].std(0)
+    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-12)
+    torch.testing.assert_close(std, torch.ones_like(std))
+    assert data["test_input"].mean(0).abs().max() > 1e-6  # scaled by the training rows
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"f_mode": "rows"}, 'f_mode must be "col" or "row"'),
+        ({"ranges": [[0, 1]] * 3}, "for each of 2 variables"),
+        ({"f": lambda x: x[:5]}, r"f must return \[1000, outputs\]"),
+    ],
+)
+def test_create_dataset_errors(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_dataset(**{"f": product} | change)
+
+
+def test_create_dataset_from_data_errors() -> None:
+    with pytest.raises(ValueError, match="inputs have 3 rows, but labels 4"):
+        create_dataset_from_data(torch.zeros(3, 1), torch.zeros(4, 1))
+    with pytest.raises(ValueError, match="train_ratio must be 0 to 1"):
+        create_dataset_from_data(torch.zeros(3, 1), torch.zeros(3, 1), 80)
+
+
+# Fit.
+
+
+@pytest.mark.parametrize("lamb", [0.0, 1e-3])
+def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """20 iterations; later ones amplify differences of rounding."""
+    monkeypatch.setattr(fit, "_LBFGS_UNIT", {})  # which changes the length of the first trial step
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):
+            theirs = pykan.KAN([2, 3, 1], grid=4, k=3, seed=1, auto_save=False)
+            ours = KAN.from_pykan(theirs)
+            data = small_dataset()
+            expected = theirs.fit(data, steps=1, lamb=lamb, update_grid=False)
+            found = ours.fit(data, steps=1, lamb=lamb, update_grid=False, log=0)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.keys() == expected.keys()
+    for name in ("train_loss", "test_loss", *(["reg"] if lamb else [])):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
+
+
+def test_lbfgs_learns_to_the_precision_of_float64() -> None:
+    """Splines of degree 2 can represent this; a loss of 1e-20 does not stop torch's L-BFGS."""
+    data = create_dataset(
+        lambda x: x[:, [0]] ** 2 - x[:, [1]], train_num=80, test_num=40, dtype=torch.float64
+    )
+    model = make((2, 1), spline_order=2)
+    history = model.fit(data, steps=25, update_grid=False, log=0)
+    assert history["train_loss"][-1] < 1e-9
+    assert history["test_loss"][-1] < 1e-9
+    assert len(history["test_loss"]) == 25
+
+
+@pytest.mark.parametrize(
+    "opt",
+    [
+        "Adam",
+        "AdamW",
+        torch.optim.NAdam,
+        lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9),
+        lambda p: torch.optim.LBFGS(p, line_search_fn="strong_wolfe"),
+    ],
+    ids=["Adam", "AdamW", "class", "SGD instance", "LBFGS instance"],
+)
+def test_any_optimizer_of_torch(opt: Any) -> None:
+    model = make()
+    if not isinstance(opt, (str, type)):
+        opt = opt(model.parameters())
+    history = model.fit(small_dataset(), opt=opt, steps=25, lr=0.02, log=0, update_grid=False)
+    assert history["train_loss"][-1] < 0.99 * history["train_loss"][0]
+    assert history["test_loss"][-1] < 0.99 * history["test_loss"][0]
+
+
+def test_recorded_losses_are_those_of_the_model() -> None:
+    model, data = make(), small_dataset()
+    history = model.fit(data, steps=3, lamb=1e-3, log=0)
+    with torch.no_grad():
+        for split in ("train", "test"):
+            error = model(data[f"{split}_input"]) - data[f"{split}_label"]
+            assert history[f"{split}_loss"][-1] == pytest.approx(error.square().mean().sqrt())
+        assert history["reg"][-1] == pytest.approx(model.regularization().item())
+
+
+def test_history_of_other_losses_and_metrics() -> None:
+    model, data = make(), small_dataset()
+
+    def steps_so_far() -> Tensor:
+        return torch.tensor(float(next(counter)))
+
+    counter = iter(range(100))
+    history = model.fit(
+        data, opt="Adam", steps=4, lr=0.01, loss_fn=nn.L1Loss(), metrics=[steps_so_far], log=0
+    )
+    assert history["steps_so_far"] == [0, 1, 2, 3]
+    with torch.no_grad():
+        error = (model(data["test_input"]) - data["test_label"]).abs().mean()
+    assert history["test_loss"][-1] == pytest.approx(error.item())
+    assert history["reg"] == [0, 0, 0, 0]
+
+
+def test_penalties_make_edges_smaller() -> None:
+    model, data = make((2, 4, 1)), small_dataset()
+    plain, sparse = copy.deepcopy(model), model
+    plain.fit(data, steps=8, log=0)
+    sparse.fit(data, steps=8, log=0, lamb=0.05, reg_metric="edge_forward_l1")
+    assert sparse.regularization(reg_metric="edge_forward_l1") < 0.5 * plain.regularization(
+        reg_metric="edge_forward_l1"
+    )
+
+
+def test_grid_updates_happen_when_they_should(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, step, updates = make(), iter(range(100)), []
+
+    def count() -> float:
+        return next(step)
+
+    original = KAN.update_grid_from_samples
+
+    def update(self: KAN, x: Tensor) -> None:
+        updates.append(len(updates_seen["count"]))
+        original(self, x)
+
+    history: dict[str, list[float]] = {}
+    updates_seen = {"count": history.setdefault("count", [])}
+    monkeypatch.setattr(KAN, "update_grid_from_samples", update)
+
+    def tick() -> float:
+        history["count"].append(0)
+        return count()
+
+    options: dict[str, Any] = {"opt": "Adam", "steps": 12, "lr": 0.01, "log": 0, "metrics": [tick]}
+    schedule = {"grid_update_num": 3, "start_grid_update_step": 2, "stop_grid_update_step": 9}
+    model.fit(small_dataset(), **options, **schedule)
+    assert updates == [3, 6]  # every 9 // 3 steps, from 2 on, before 9
+    model.fit(small_dataset(), **options, **schedule, update_grid=False)
+    assert len(updates) == 2
+
+
+def test_knots_follow_the_samples() -> None:
+    data = create_dataset(product, ranges=[2, 3], train_num=50, test_num=20, dtype=torch.float64)
+    model = make()
+    model.fit(data, steps=1, log=0)
+    low, high = model.layers[0].grid[:, 3], model.layers[0].grid[:, -4]
+    torch.testing.assert_close(low, data["train_input"].min(0).values)
+    torch.testing.assert_close(high, data["train_input"].max(0).values)
+
+
+def test_batches_are_drawn_from_a_generator_of_their_own() -> None:
+    data, runs = small_dataset(), []
+    arguments = copy.deepcopy(data)
+    for seed in (1, 1, 2):
+        model, sizes = make(), []
+        model.layers[0].register_forward_pre_hook(lambda _, args, s=sizes: s.append(len(args[0])))
+        with unchanged_generators():
+            history = model.fit(
+                data, opt="SGD", steps=3, lr=0.1, batch=45, seed=seed, log=0, update_grid=False
+            )
+        assert set(sizes) == {45, 40}  # there are no more test rows than 40
+        runs.append(history["train_loss"])
+    assert runs[0] == runs[1] != runs[2]
+    assert all(torch.equal(data[key], arguments[key]) for key in data)
+
+
+def test_frozen_parameters_stay() -> None:
+    model = make()
+    model.layers[0].requires_grad_(False)
+    before = copy.deepcopy(model.layers[0].state_dict())
+    model.fit(small_dataset(), steps=2, log=0, update_grid=False)
+    assert all(torch.equal(before[k], v) for k, v in model.layers[0].state_dict().items())
+
+
+@pytest.mark.parametrize("opt", ["LBFGS", "SGD"])
+def test_stops_at_nan_with_the_last_good_parameters(opt: str) -> None:
+    model, data = make(), small_dataset()
+    model.fit(data, opt="Adam", lr=0.01, steps=2, log=0)
+    good = copy.deepcopy(model.state_dict())
+    spoiled = {"when": 3}
+
+    def loss(prediction: Tensor, label: Tensor) -> Tensor:
+        value = (prediction - label).square().mean()
+        return value * torch.nan if spoiled["when"] <= 0 else value
+
+    def count() -> float:
+        nonlocal good
+        spoiled["when"] -= 1
+        good = copy.deepcopy(model.state_dict())
+        return 0.0
+
+    with pytest.warns(
+        RuntimeWarning, match=r"stopped at step 3: the training loss is nan.*as it was"
+    ):
+        history = model.fit(
+            data, opt=opt, lr=0.1, steps=9, loss_fn=loss, metrics=[count], log=0, update_grid=False
+        )
+    assert len(history["train_loss"]) == len(history["count"]) == 3
+    assert all(torch.equal(good[k], v) for k, v in model.state_dict().items())
+    assert model(data["test_input"]).isfinite().all()
+
+
+def test_diverging_training_stops_by_itself() -> None:
+    model = make(dtype=torch.float32)
+    data = small_dataset(torch.float32)
+    with pytest.warns(RuntimeWarning, match="Try a smaller lr"):
+        model.fit(data, opt="SGD", lr=1e25, steps=20, log=0, update_grid=False)
+    assert model(data["train_input"]).isfinite().all()
+
+
+def test_no_files_and_no_output_without_a_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make().fit(small_dataset(), steps=2, log=0)
+    assert list(tmp_path.iterdir()) == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_bar_shows_losses(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tqdm")
+    make().fit(small_dataset(), steps=3, log=2)
+    shown = capsys.readouterr().err
+    assert "train_loss: " in shown
+    assert "test_loss: " in shown
+    assert "3/3" in shown
+
+
+def test_without_tqdm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setitem(sys.modules, "tqdm.auto", None)
+    assert len(make().fit(small_dataset(), steps=2)["train_loss"]) == 2
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"dataset": {"train_input": torch.zeros(1, 2)}}, ValueError, "'train_label' is missing"),
+        ({"dataset": small_dataset() | {"test_label": [1]}}, TypeError, "must be a tensor"),
+        (
+            {"dataset": small_dataset() | {"test_label": torch.zeros(3, 1)}},
+            ValueError,
+            "same number of rows, at least one, got 40 and 3",
+        ),
+        (
+            {"dataset": small_dataset() | {"train_label": torch.zeros(60)}},
+            ValueError,
+            r"shape of the model's output, \[60, 1\], got \[60\]",
+        ),
+        ({"opt": "Newton"}, ValueError, "opt must be .*got 'Newton'"),
+        ({"opt": 3}, TypeError, "opt must be .*got 3"),
+        ({"reg_metric": "l1"}, ValueError, "reg_metric must be one of .*got 'l1'"),
+        ({"grid_update_num": 0}, ValueError, "use update_grid=False"),
+        ({"batch": 0}, ValueError, "batch must be -1"),
+        ({"steps": -1}, ValueError, "steps must be 0 or more"),
+    ],
+)
+def test_fit_errors(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make().fit(**{"dataset": small_dataset(), "log": 0} | change)
+
+
+def test_errors_about_parameters() -> None:
+    model = make()
+    with pytest.raises(ValueError, match="holds no parameter of this model"):
+        model.fit(small_dataset(), opt=torch.optim.Adam(make().parameters()))
+    with pytest.raises(ValueError, match="nothing to train"):
+        model.requires_grad_(False).fit(small_dataset())
+
+
+# Regularisation.
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "edge_forward_spline_n",
+        "edge_forward_spline_u",
+        "edge_forward_sum",
+        "edge_backward",
+        "node_backward",
+    ],
+)
+def test_penalties_are_pykans(metric: str, pykan: Any) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            theirs = pykan.KAN([3, 4, 2], grid=[3, 5], k=[2, 3], seed=2, auto_save=False)
+            x = torch.rand(70, 3) * 2 - 1
+            theirs.get_act(x)
+            theirs.node_attribute() if metric == "node_backward" else theirs.attribute()
+            expected = theirs.reg(metric, 1.3, 2.1, 0.3, 0.7)
+            ours = KAN.from_pykan(theirs)
+            found = ours.regularization(x, metric, 1.3, 2.1, 0.3, 0.7)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
+    if metric in ("edge_forward_spline_n", "edge_forward_spline_u"):
+        expected.backward()
+        found.backward()
+        for layer, other in zip(ours.layers, theirs.act_fun, strict=True):
+            torch.testing.assert_close(
+                layer.spline_weight.grad, other.coef.grad.permute(1, 0, 2), rtol=1e-8, atol=1e-10
+            )
+
+
+@pytest.mark.parametrize("metric", ["edge_forward_l1", "edge_forward_sum", "edge_backward"])
+def test_gradients_of_penalties(metric: str) -> None:
+    model = make((2, 3, 2))
+    x = torch.linspace(-1, 1, 22, dtype=torch.float64).reshape(11, 2)
+    weights = dict(model.named_parameters())
+
+    def penalty(*values: Tensor) -> Tensor:
+        named = dict(zip(weights, values, strict=True))
+        return torch.func.functional_call(
+            Penalty(model, x, metric), {f"m.{k}": v for k, v in named.items()}, ()
+        )
+
+    leaves = [p.detach().clone().requires_grad_() for p in weights.values()]
+    assert torch.autograd.gradcheck(penalty, leaves, eps=1e-7, atol=1e-4)
+
+
+class Penalty(nn.Module):
+    def __init__(self, model: KAN, x: Tensor, metric: Any) -> None:
+        super().__init__()
+        self.m, self.x, self.metric = model, x, metric
+
+    def forward(self) -> Tensor:
+        return self.m.regularization(self.x, self.metric)
+
+
+def test_the_papers_penalty_by_its_formulas() -> None:
+    model = make((2, 3, 1))
+    x = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(20, 2)
+    expected = torch.zeros((), dtype=torch.float64)
+    values = x
+    for layer in model.layers:
+        phi = torch.stack(
+            [  # every edge by itself: [O, B, I]
+                torch.stack([self_edge(layer, values, o, i) for i in range(layer.in_features)], 1)
+                for o in range(layer.out_features)
+            ]
+        )
+        size = phi.abs().mean(1)
+        share = size / size.sum()
+        expected = expected + 0.5 * size.sum() - 0.25 * (share * share.log()).sum()
+        values = layer(values)
+    found = model.regularization(x, "edge_forward_l1", 0.5, 0.25)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def self_edge(layer: nn.Module, x: Tensor, o: int, i: int) -> Tensor:
+    """phi of one edge: the layer with all other edges removed."""
+    mask = torch.zeros(layer.out_features, layer.in_features, dtype=torch.bool)
+    mask[o, i] = True
+    alone = copy.deepcopy(layer)
+    alone.set_mask(mask)
+    return alone(x)[:, o]
+
+
+def test_a_function_of_zero_has_a_finite_penalty() -> None:
+    model = make((2, 3, 1))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.zero_()
+    x = torch.rand(10, 2, dtype=torch.float64)
+    for metric in ("edge_forward_l1", "edge_forward_spline_n", "edge_backward"):
+        model.zero_grad()
+        penalty = model.regularization(x, metric)
+        penalty.backward()
+        assert penalty == 0
+        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_one_row_is_enough() -> None:
+    model = make()
+    penalty = model.regularization(torch.zeros(1, 2, dtype=torch.float64))
+    assert penalty == 0
+    penalty.backward()
+
+
+def test_samples_are_needed_and_kept() -> None:
+    model, data = make(), small_dataset()
+    with pytest.raises(ValueError, match="this needs samples"):
+        model.regularization()
+    values = model.get_act(data)
+    assert [v.shape for v in values] == [(60, 2), (60, 2), (60, 1)]
+    torch.testing.assert_close(model.regularization(), model.regularization(data["train_input"]))
+    assert "samples" not in model.state_dict()
+    assert model.float().samples.dtype == torch.float32

@@ -1,0 +1,219 @@
+"""Edge statistics against a dense B x O x I tensor made from scipy's splines, and its autograd."""
+
+import pytest
+import torch
+from cases import ACTIVATIONS, KNOTS, make_basis, make_case, make_grid
+from oracle import basis_values
+from torch import Tensor
+
+from kanfast import statistics
+from kanfast.statistics import EdgeStatistics, edge_statistics
+
+SHAPES = ((1, 1, 1), (2, 3, 4), (7, 17, 13), (300, 2, 5), (130, 66, 7))
+CUBIC = make_basis(5, 3, "silu")
+
+
+def dense(phi: Tensor) -> EdgeStatistics:
+    """The definition, phi [B, O, I]; the deviation with gradient 0 where it is 0."""
+    centred = phi - phi.mean(0)
+    spread = centred.square().sum(0) / max(1, len(phi) - 1)
+    std = torch.where(spread > 0, spread, 1).sqrt() * (spread > 0)
+    low, high = phi.min(0).values, phi.max(0).values  # of equal ones the first, here as there
+    return EdgeStatistics(phi.mean(0), phi.abs().mean(0), std, low, high)
+
+
+def activations(x: Tensor, c: Tensor, grid: Tensor, basis: object) -> Tensor:
+    return torch.einsum("bij,jio->boi", basis_values(x, grid, basis, 0), c.double())
+
+
+@pytest.fixture(params=["one chunk", "many chunks"])
+def chunks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "many chunks":
+        monkeypatch.setattr(statistics, "CHUNK_ELEMENTS", 50)
+        monkeypatch.setattr(statistics, "MIN_ROWS", 3)
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_values(shape: tuple[int, int, int], knots: str) -> None:
+    basis = make_basis(4, 2, "silu", knots)
+    x, c, _, _, grid = make_case(shape, basis, "float64")
+    expected = dense(activations(x, c, grid, basis))
+    for name, found, wanted in zip(
+        EdgeStatistics._fields, edge_statistics(x, c, grid, basis=basis), expected, strict=True
+    ):
+        assert found.is_contiguous()
+        torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-13, msg=name)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_residual_function(activation: str) -> None:
+    basis = make_basis(3, 3, activation)
+    x, c, _, _, grid = make_case((20, 3, 4), basis, "float64")
+    expected = dense(activations(x, c, grid, basis))
+    torch.testing.assert_close(
+        edge_statistics(x, c, grid, basis=basis), expected, rtol=1e-12, atol=1e-13
+    )
+
+
+def weighted(stats: tuple[Tensor, ...], seed: int = 5) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return sum(
+        (t.double() * torch.randn(t.shape, generator=generator, dtype=torch.float64)).sum()
+        for t in stats
+    )
+
+
+@pytest.mark.usefixtures("chunks")
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("degree", [0, 1, 3, 5])
+def test_gradients_of_all_statistics(degree: int, knots: str) -> None:
+    basis = make_basis(4, degree, "gelu", knots)
+    x, c, _, _, grid = make_case((40, 5, 6), basis, "float64")
+    x.requires_grad_()
+    c.requires_grad_()
+    found = torch.autograd.grad(weighted(edge_statistics(x, c, grid, basis=basis)), [x, c])
+    # The oracle has no gradient in x: basis values and slopes are put together by the chain rule.
+    f = basis_values(x, grid, basis, 0).requires_grad_()
+    slopes = basis_values(x, grid, basis, 1)
+    phi = torch.einsum("bij,jio->boi", f, c)
+    grad_f, grad_c = torch.autograd.grad(weighted(dense(phi)), [f, c])
+    torch.testing.assert_close(found[1], grad_c, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(found[0], (grad_f * slopes).sum(-1), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("name", EdgeStatistics._fields)
+def test_each_statistic_alone(name: str) -> None:
+    x, c, _, _, grid = make_case((12, 2, 3), CUBIC, "float64")
+    x.requires_grad_()
+    c.requires_grad_()
+
+    def statistic(x: Tensor, c: Tensor) -> Tensor:
+        return getattr(edge_statistics(x, c, grid, basis=CUBIC), name)
+
+    assert torch.autograd.gradcheck(statistic, (x, c), eps=1e-7, atol=1e-5)
+
+
+def test_float32_is_exact_to_its_rounding() -> None:
+    x, c, _, _, grid = make_case((2000, 8, 9), CUBIC, "ieee")
+    leaves = [x.requires_grad_(), c.requires_grad_()]
+    stats = edge_statistics(*leaves, grid, basis=CUBIC)
+    # Not of the extremes: rounding may pick another of two rows that are nearly equal.
+    grads = torch.autograd.grad(weighted(stats[:3]), leaves)
+    wide = [t.detach().double().requires_grad_() for t in leaves]
+    expected = edge_statistics(*wide, grid.double(), basis=CUBIC)
+    wanted = torch.autograd.grad(weighted(expected[:3]), wide)
+    for found, exact in zip((*stats, *grads), (*expected, *wanted), strict=True):
+        assert found.dtype == torch.float32
+        scale = exact.square().mean().sqrt()
+        assert (found - exact).square().mean().sqrt() <= 1e-6 * scale
+
+
+def test_a_small_spread_about_a_large_mean() -> None:
+    basis = make_basis(4, 3, "none")
+    x = torch.linspace(-0.9, 0.9, 500)[:, None]
+    grid = make_grid(1, basis, dtype=torch.float32)
+    c = torch.full((7, 1, 1), 1000.0)
+    c[3] += 0.01
+    std = edge_statistics(x, c, grid, basis=basis).std
+    exact = edge_statistics(x.double(), c.double(), grid.double(), basis=basis).std
+    assert exact.item() < 0.01
+    # Each value has an error of eps times the mean: 1e-4 here.
+    assert (std - exact).abs().item() < 1e-4
+
+
+def test_dead_edges_have_no_gradient() -> None:
+    x, c, _, _, grid = make_case((30, 3, 2), CUBIC, "float64")
+    c[:, 1] = 0
+    c.requires_grad_()
+    stats = edge_statistics(x, c, grid, basis=CUBIC)
+    assert all((t[:, 1] == 0).all() for t in stats)
+    (grad,) = torch.autograd.grad((stats.std + stats.mean_abs).sum(), c)
+    assert grad.isfinite().all()
+    assert (grad[:, 1] == 0).all()
+    assert (grad[-1, 0] != 0).all()
+
+
+def test_a_residual_function_that_is_not_fused() -> None:
+    basis = make_basis(4, 3, "none")
+    x, c, _, _, grid = make_case((25, 3, 4), make_basis(4, 3, "silu"), "float64")
+    fused = c.clone().requires_grad_()
+    x1, x2 = (x.clone().requires_grad_() for _ in range(2))
+    one = edge_statistics(x1, fused, grid, basis=make_basis(4, 3, "silu"))
+    other = edge_statistics(x2, fused, grid, basis=basis, residual=torch.nn.functional.silu(x2))
+    torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+    grads = [torch.autograd.grad(weighted(s), [a, fused]) for s, a in ((one, x1), (other, x2))]
+    torch.testing.assert_close(*grads, rtol=1e-10, atol=1e-12)
+
+
+def test_nan_stays_with_its_input() -> None:
+    x, c, _, _, grid = make_case((20, 3, 4), CUBIC, "float64")
+    for row in (0, 7, 19):
+        spoiled = x.clone()
+        spoiled[row, 1] = torch.nan
+        for tensor in edge_statistics(spoiled, c, grid, basis=CUBIC):
+            assert tensor[:, 1].isnan().all()
+            assert tensor[:, [0, 2]].isfinite().all()
+
+
+def test_autocast_and_16_bits_compute_in_float32() -> None:
+    x, c, _, _, grid = make_case((50, 4, 3), CUBIC, "ieee")
+    expected = edge_statistics(x, c, grid, basis=CUBIC)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert all(map(torch.equal, edge_statistics(x, c, grid, basis=CUBIC), expected))
+    half, half_c = x.bfloat16(), c.bfloat16()
+    found = edge_statistics(half, half_c, grid, basis=CUBIC)
+    assert all(
+        map(torch.equal, found, edge_statistics(half.float(), half_c.float(), grid, basis=CUBIC))
+    )
+
+
+def test_rows_of_any_shape() -> None:
+    x, c, _, _, grid = make_case((24, 3, 2), CUBIC, "float64")
+    expected = edge_statistics(x, c, grid, basis=CUBIC)
+    assert all(
+        map(torch.equal, edge_statistics(x.view(2, 3, 4, 3), c, grid, basis=CUBIC), expected)
+    )
+
+
+def test_memory_does_not_grow_with_rows_times_edges() -> None:
+    """The largest tensor that is made, or kept for the backward pass."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        seen = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            out = func(*args, **(kwargs or {}))
+            for t in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(t, Tensor):
+                    self.seen = max(self.seen, t.untyped_storage().nbytes() // t.element_size())
+            return out
+
+    x, c, _, _, grid = make_case((4000, 40, 50), CUBIC, "ieee")
+    leaves = [x.requires_grad_(), c.requires_grad_()]
+    with Largest() as largest:
+        torch.autograd.grad(weighted(edge_statistics(*leaves, grid, basis=CUBIC)), leaves)
+    bound = max(x.numel(), c.numel(), 2 * statistics.CHUNK_ELEMENTS * torch.get_num_threads())
+    assert largest.seen <= bound < x.shape[0] * c.shape[1] * c.shape[2] / 10
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"x": torch.zeros(0, 3)}, "at least one row"),
+        ({"x": torch.zeros(4, 2)}, "c and grid are expected"),
+        ({"c": torch.zeros(8, 3, 2)}, r"expected to be \[9, 3, out_features\]"),
+        ({"residual": torch.zeros(4, 3)}, "c and grid are expected"),
+        (
+            {"residual": torch.zeros(4, 3), "c": torch.zeros(10, 3, 2)},
+            'a basis with activation "none"',
+        ),
+    ],
+)
+def test_errors(change: dict[str, Tensor], message: str) -> None:
+    grid = make_grid(3, CUBIC, dtype=torch.float32)
+    arguments = {"x": torch.zeros(4, 3), "c": torch.zeros(9, 3, 2), "grid": grid} | change
+    with pytest.raises(ValueError, match=message):
+        edge_statistics(**arguments, basis=CUBIC)
