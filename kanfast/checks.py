@@ -8,7 +8,7 @@ from torch.autograd import forward_ad
 
 from kanfast.basis import Basis
 
-BACKENDS = ("auto", "triton", "reference")
+BACKENDS = ("auto", "triton", "native", "reference")
 PRECISIONS = ("float64", "ieee", "tf32x3", "tf32", "bfloat16", "float16")
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
@@ -51,6 +51,24 @@ def check_triton(device: str, obstacle: str | None) -> None:
         raise RuntimeError(
             f"Triton is expected to run on the device of the tensor, {device}, but {obstacle}: "
             'use backend="reference"'
+        )
+
+
+def check_native(device: str, precision: str | None, obstacle: str | None) -> None:
+    """Raise RuntimeError unless the native library runs on this device at this precision."""
+    if device != "cpu":
+        raise RuntimeError(
+            f'backend "native" is expected to get CPU tensors, got {device}: use backend="auto"'
+        )
+    if precision in ("bfloat16", "float16"):
+        raise RuntimeError(
+            'backend "native" is expected to compute in float32 or float64, got the precision '
+            f'{precision!r}: use backend="auto", or precision="ieee"'
+        )
+    if obstacle is not None:
+        raise RuntimeError(
+            f'backend "native" is expected to be built, but {obstacle}: install kanfast again '
+            'where GCC or Clang with OpenMP is, or use backend="auto"'
         )
 
 
@@ -142,6 +160,11 @@ def _check_shapes(
         )
 
 
+def autocasting(device: str) -> bool:
+    """Whether autocast is on for this device type; types without autocast (meta) raise in torch."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def _check_dtypes(x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None) -> None:
     if grid.dtype not in (torch.float32, torch.float64):
         raise TypeError(
@@ -153,7 +176,7 @@ def _check_dtypes(x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None
             f"input_scale is expected to have the dtype of x, {x.dtype}, got {input_scale.dtype}: "
             "convert one of them"
         )
-    autocast = torch.is_autocast_enabled(x.device.type)
+    autocast = autocasting(x.device.type)
     if autocast and (x.dtype == torch.float64) != (c.dtype == torch.float64):
         raise TypeError(
             "x and c are expected to be both float64 or neither, as autocast leaves float64 alone, "

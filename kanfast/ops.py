@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
 
-from kanfast import autograd, checks
+from kanfast import autograd, checks, native
 from kanfast.basis import Basis
 from kanfast.primitives import Spec
 
-Backend = Literal["auto", "triton", "reference"]
+T = TypeVar("T")
+Backend = Literal["auto", "triton", "native", "reference"]
 GPU_TYPES = ("cuda", "xpu")
 
 
@@ -38,7 +40,10 @@ def kan_linear(
         basis: the functions f: B-splines and residual activation.
         deriv: order n of the derivative of the functions, 0 for the layer itself.
         input_scale: [..., I] factors of each input's functions, of the dtype of x; None for ones.
-        backend: "auto" takes Triton for GPU tensors and torch for all others.
+        backend: "triton", "native" (compiled code for CPUs; float32 and float64 arithmetic) or
+            "reference" (plain torch, any device), or "auto": Triton for GPU tensors; for CPU
+            tensors native, but plain torch for 16-bit arithmetic and where the native library was
+            not built (see `kanfast.native.available`); plain torch for all others.
         precision: arithmetic of the products, accumulated in float32 (float64): "float64" | "ieee"
             | "tf32x3" | "tf32" | "bfloat16" | "float16". None follows the dtype of x, autocast and,
             for float32, torch.get_float32_matmul_precision(). Basis values are float32 (float64)
@@ -52,12 +57,14 @@ def kan_linear(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_kan_linear(x, c, grid, basis, deriv, input_scale, precision)
-    backend = resolve_backend(backend, x)
     out_dtype = x.dtype
-    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+    if checks.autocasting(x.device.type) and x.dtype != torch.float64:
         out_dtype = torch.get_autocast_dtype(x.device.type)
+    if precision is None and out_dtype != torch.float32:
+        precision = str(out_dtype).removeprefix("torch.")
+    backend = resolve_backend(backend, x, precision)
     if precision is None:
-        precision = _precision(out_dtype, backend)
+        precision = _triton_float32_precision() if backend == "triton" else "ieee"
     rows = _as_matrix(x)
     s = None if input_scale is None else _as_matrix(input_scale)
     y = autograd.forward(rows, c, s, grid, Spec(basis, deriv, precision, backend), out_dtype)
@@ -88,22 +95,49 @@ def pack_coefficients(
     return c.contiguous()
 
 
-def resolve_backend(backend: Backend, tensor: Tensor) -> Backend:
-    """Which implementation works on this tensor: "triton" or "reference".
+def resolve_backend(backend: Backend, tensor: Tensor, precision: str | None = None) -> Backend:
+    """Which implementation works on this tensor: "triton", "native" or "reference".
+
+    Args:
+        backend: as in `kan_linear`.
+        tensor: where it is decides.
+        precision: as in `kan_linear`; None for float32.
 
     Raises:
         ValueError: an unknown backend.
-        RuntimeError: "triton" where Triton cannot run on the tensor's device.
+        RuntimeError: "triton" or "native" where it cannot run.
     """
     checks.check_backend(backend)
     device = tensor.device.type
-    if backend == "reference" or (backend == "auto" and device not in GPU_TYPES):
-        return "reference"
+    if backend == "native":
+        checks.check_native(device, precision, _native_obstacle())
+    if backend == "auto" and device not in GPU_TYPES:
+        narrow = precision in ("bfloat16", "float16")
+        fits = device == "cpu" and not narrow and _native_obstacle() is None
+        return "native" if fits else "reference"
+    if backend in ("native", "reference"):
+        return backend
     checks.check_triton(device, _triton_obstacle(device))
     return "triton"
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _constant_in_graphs(function: Callable[..., T]) -> Callable[..., T]:
+    """Mark a function that torch.compile calls while tracing instead of looking into it.
+
+    This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would
+    double the time that `import kanfast` takes.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant_in_graphs
+def _native_obstacle() -> str | None:
+    """Why the native library cannot be used, or None if it can."""
+    return native.obstacle()
+
+
+@_constant_in_graphs
 def _triton_obstacle(device: str) -> str | None:
     """Why Triton cannot run on tensors of this device type, or None if it can."""
     try:
@@ -124,16 +158,7 @@ def _as_matrix(x: Tensor) -> Tensor:
     return x.flatten(0, -2) if x.dim() > 1 else x[None]
 
 
-def _precision(dtype: torch.dtype, backend: Backend) -> str:
-    if dtype != torch.float32:
-        return str(dtype).removeprefix("torch.")
-    if backend == "reference":
-        return "ieee"
-    precision: str = _triton_float32_precision()
-    return precision
-
-
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_in_graphs
 def _triton_float32_precision() -> str:
     """What torch allows of tf32; compiled code is guarded against a change of it."""
     return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"

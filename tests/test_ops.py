@@ -345,3 +345,19 @@ def test_kanfast_works_without_triton():
         [sys.executable, "-W", "ignore", "-c", WITHOUT_TRITON], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_meta_tensors_pass_through() -> None:
+    basis = Basis(5, 3)
+    meta = {"device": "meta"}
+    c, grid = torch.empty(9, 4, 2, **meta), torch.empty(4, 12, **meta)
+    y = kan_linear(torch.empty(7, 3, 4, **meta), c, grid, basis=basis)
+    assert y.is_meta
+    assert y.shape == (7, 3, 2)
+
+
+def test_import_is_light() -> None:
+    heavy = "{'torch._dynamo', 'triton', 'sympy', 'matplotlib'} & set(sys.modules)"
+    code = f"import torch, sys; before = {heavy}; import kanfast; print({heavy} - before)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "set()"
