@@ -348,7 +348,7 @@ def test_kanfast_works_without_triton():
 
 
 def test_meta_tensors_pass_through() -> None:
-    basis = Basis(5, 3)
+    basis = make_basis()
     meta = {"device": "meta"}
     c, grid = torch.empty(9, 4, 2, **meta), torch.empty(4, 12, **meta)
     y = kan_linear(torch.empty(7, 3, 4, **meta), c, grid, basis=basis)
