@@ -3,6 +3,7 @@
 from kanfast.basis import Basis as Basis
 from kanfast.interpret.dataset import create_dataset as create_dataset
 from kanfast.interpret.dataset import create_dataset_from_data as create_dataset_from_data
+from kanfast.interpret.parameters import parameter_groups as parameter_groups
 from kanfast.nn import KAN as KAN
 from kanfast.nn import KANLinear as KANLinear
 from kanfast.ops import kan_linear as kan_linear

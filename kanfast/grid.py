@@ -132,7 +132,7 @@ def _transfer(points: Tensor, old: Tensor, new: Tensor, degree: int) -> Tensor:
     deficient = rank < size
     if deficient.any():
         core = new[deficient, degree : new.shape[1] - degree]
-        along = _between(core, degree + 2)
+        along = between(core, degree + 2)
         prior, _ = _least_squares(*_compressed(along, old[deficient], new[deficient], degree))
         rest = target[deficient] - basis[deficient] @ prior
         change, _ = _least_squares(basis[deficient], rest)
@@ -161,7 +161,7 @@ def _compressed(points: Tensor, old: Tensor, new: Tensor, degree: int) -> tuple[
     return factor[..., :size], factor[..., size:]
 
 
-def _between(knots: Tensor, count: int) -> Tensor:
+def between(knots: Tensor, count: int) -> Tensor:
     """`count` points inside each interval of the rows of knots [I, M] -> [I, (M-1) * count]."""
     fraction = (torch.arange(count, device=knots.device, dtype=knots.dtype) + 0.5) / count
     return torch.lerp(knots[:, :-1, None], knots[:, 1:, None], fraction).flatten(1)

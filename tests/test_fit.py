@@ -154,7 +154,7 @@ def test_lbfgs_learns_to_the_precision_of_float64() -> None:
         "Adam",
         "AdamW",
         torch.optim.NAdam,
-        lambda p: torch.optim.SGD(p, lr=0.3, momentum=0.9),
+        lambda p: torch.optim.SGD(p, lr=1.0, momentum=0.9),
         lambda p: torch.optim.LBFGS(p, line_search_fn="strong_wolfe"),
     ],
     ids=["Adam", "AdamW", "class", "SGD instance", "LBFGS instance"],

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
 
+from kanfast.interpret import attribution
 from kanfast.interpret import fit as fitting
+from kanfast.interpret import prune as pruning
 from kanfast.interpret import regularization as regularizing
+from kanfast.interpret.attribution import Attribution
 from kanfast.interpret.dataset import Dataset
 from kanfast.interpret.fit import OptimizerLike
 from kanfast.interpret.regularization import RegMetric
+from kanfast.nn import resize
 from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.selection import Selection
@@ -371,6 +376,186 @@ class KAN(nn.Module):
         for layer in self.kan_layers:
             layer.update_grid(x, margin)
             x = layer(x)
+
+    def copy(self) -> KAN:
+        """A deep copy that shares `samples` with this model."""
+        return copy.deepcopy(self, {id(self.samples): self.samples})
+
+    def refine(self, new_grid_size: int, layers: Sequence[int] | None = None) -> KAN:
+        """A new model with `new_grid_size` grid intervals and the same function.
+
+        See `KANLinear.refine`. An optimizer of this model does not know the parameters of the new
+        one: see `kanfast.parameter_groups`.
+
+        Args:
+            new_grid_size: Number of intervals.
+            layers: Indices of the layers to refine; all of them if None.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: As `KANLinear.refine`.
+            IndexError: There is no such layer.
+        """
+        finer = self.copy()
+        for index in range(len(self.layers)) if layers is None else layers:
+            resize.set_grid_size(finer.kan_layers[index], new_grid_size)
+        finer._layers_changed()
+        return finer
+
+    @overload
+    def attribute(
+        self,
+        l: None = None,
+        i: None = None,
+        out_score: Tensor | None = None,
+        *,
+        x: Tensor | None = None,
+    ) -> Attribution: ...
+
+    @overload
+    def attribute(
+        self, l: int, i: int | None = None, out_score: None = None, *, x: Tensor | None = None
+    ) -> Tensor: ...
+
+    def attribute(
+        self,
+        l: int | None = None,
+        i: int | None = None,
+        out_score: Tensor | None = None,
+        *,
+        x: Tensor | None = None,
+    ) -> Attribution | Tensor:
+        """Scores of edges and nodes: pykan 2.0's backward attribution.
+
+        Each output starts with score 1. The score of a node is divided among the edges into it in
+        proportion to the deviation of their values over the samples, and that of an edge goes to
+        the node it comes from.
+
+        Args:
+            l: Layer of nodes, 1 (after the first layer) to the number of layers.
+            i: One of its nodes.
+            out_score: Scores of the outputs, [outputs], in place of 1.
+            x: Samples [..., inputs]; `samples` if None.
+
+        Returns:
+            Without l the `Attribution` of the outputs. With l the scores of the inputs for each
+            node of that layer, times its own score, [nodes, inputs]; with i as well, [inputs].
+
+        Raises:
+            ValueError: No samples, or no such node.
+        """
+        return attribution.attribute(self, l, i, out_score, x=x)
+
+    @property
+    def edge_scores(self) -> list[Tensor]:
+        """Scores [O, I] of the edges of each layer, at `samples` and the present parameters."""
+        return self.attribute().edge_scores
+
+    @property
+    def node_scores(self) -> list[Tensor]:
+        """Scores of the nodes, inputs to outputs, at `samples` and the present parameters."""
+        return self.attribute().node_scores
+
+    @property
+    def feature_score(self) -> Tensor:
+        """Scores [inputs] of the inputs, at `samples` and the present parameters."""
+        return self.node_scores[0]
+
+    @property
+    def input_id(self) -> Tensor:
+        """Indices of the features of x that are inputs: all of them, unless inputs were pruned."""
+        if self.input_mask is None:
+            return torch.arange(self.width[0], device=self.kan_layers[0].grid.device)
+        return self.input_mask.nonzero().flatten()
+
+    @property
+    def n_edge(self) -> int:
+        """Number of edges that were not removed."""
+        return sum(
+            layer.in_features * layer.out_features if layer.mask is None else int(layer.mask.sum())
+            for layer in self.kan_layers
+        )
+
+    def prune(
+        self, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None
+    ) -> KAN:
+        """A new model without the nodes, and then the edges, of low scores.
+
+        `prune_node`, then `prune_edge` by the scores of what is left.
+        """
+        return self.prune_node(node_th, x=x).prune_edge(edge_th, x=x)
+
+    def prune_node(
+        self,
+        threshold: float = 1e-2,
+        mode: Literal["auto", "manual"] = "auto",
+        active_neurons_id: Sequence[Sequence[int]] | None = None,
+        *,
+        x: Tensor | None = None,
+    ) -> KAN:
+        """A new, smaller model of the hidden nodes with scores above the threshold.
+
+        All else is that of this model: dtype, device, frozen parameters, masks, settings. An
+        optimizer of this model does not know the new parameters: see `kanfast.parameter_groups`.
+
+        Args:
+            threshold: Nodes stay if their score in `attribute` is above it.
+            mode: "manual" needs active_neurons_id (which implies it, as in pykan).
+            active_neurons_id: The nodes to keep, a list for each hidden layer; scores play no part.
+            x: Samples [..., inputs]; `samples` if None.
+
+        Raises:
+            ValueError: A layer would have no nodes left; scores that are not finite; no samples.
+        """
+        return pruning.prune_node(self, threshold, mode, active_neurons_id, x)
+
+    def prune_edge(self, threshold: float = 3e-2, *, x: Tensor | None = None) -> KAN:
+        """Removes the edges whose score is not above the threshold, in place; returns this model.
+
+        Removed edges are zero and stay zero, whatever the optimizer (`KANLinear.set_mask`).
+        """
+        pruning.prune_edge(self, threshold, x)
+        return self
+
+    def prune_input(
+        self,
+        threshold: float = 1e-2,
+        active_inputs: Sequence[int] | None = None,
+        *,
+        x: Tensor | None = None,
+    ) -> KAN:
+        """A new, smaller model of the inputs with scores above the threshold, or of those given.
+
+        It still takes all features, and selects its inputs itself (`input_mask`, `input_id`).
+        """
+        return pruning.prune_input(self, threshold, active_inputs, x)
+
+    def remove_edge(self, l: int, i: int, j: int) -> None:
+        """Removes the edge from input i to output j of layer l, in place."""
+        pruning.remove_edge(self, l, i, j)
+
+    def remove_node(self, l: int, i: int, mode: Literal["all", "up", "down"] = "all") -> None:
+        """Removes the edges of node i of layer l of nodes (0: inputs), in place.
+
+        Args:
+            l: Layer of nodes. i: The node.
+            mode: "up" for the edges that leave it, "down" for those that come in, "all" for both.
+        """
+        pruning.remove_node(self, l, i, mode)
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        saved = state_dict.get(f"{prefix}input_mask")
+        if saved is not None and self.input_mask is None:
+            device = self.kan_layers[0].grid.device
+            self.input_mask = torch.ones(saved.shape, dtype=torch.bool, device=device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._live_inputs.of(self.input_mask)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> KAN:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._live_inputs.of(self.input_mask)
+        return self
 
 
 def _common(values: list[int]) -> int | list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from kanfast import checks
 from kanfast import grid as grids
 from kanfast.activations import Activation
 from kanfast.basis import MAX_DEGREE, Basis
+from kanfast.nn import resize
 from kanfast.nn.residual import fused_name, make_residual
 from kanfast.nn.selection import Selection, version_of
 from kanfast.ops import Backend, kan_linear, pack_coefficients
@@ -330,6 +332,26 @@ class KANLinear(nn.Module):
                 "others before each forward; make that permanent first "
                 "(torch.nn.utils.prune.remove)"
             )
+
+    def refine(self, new_grid_size: int) -> KANLinear:
+        """A copy with another number of grid intervals and the same function.
+
+        From grid_size on, the function is the same wherever it is evaluated, also where its splines
+        fade out beyond the grid: every interval is split into new_grid_size / grid_size parts, or
+        into the integers next to that, the k outer knots on either side stay, and coefficients
+        follow by knot insertion. So an equally spaced grid is none any more (`update_grid` with
+        grid_eps=1 makes one again). With fewer intervals the splines are approximated by least
+        squares all along the grid.
+
+        Dtype, device, what is frozen, masks and settings are those of this layer.
+
+        Raises:
+            TypeError, ValueError: new_grid_size is not an int of at least 1.
+            RuntimeError: `spline_weight` is computed from other tensors.
+        """
+        finer = copy.deepcopy(self)
+        resize.set_grid_size(finer, new_grid_size)
+        return finer
 
     def regularization_loss(
         self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0

@@ -1,0 +1,144 @@
+"""Taking away what does not matter: nodes, edges and inputs, by the scores of `KAN.attribute`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from kanfast.interpret.attribution import Attribution, attribute
+from kanfast.nn.resize import keep_nodes
+
+if TYPE_CHECKING:
+    from kanfast.nn.kan import KAN
+
+Side = Literal["all", "up", "down"]
+
+
+def prune_node(
+    model: KAN,
+    threshold: float,
+    mode: str,
+    active_neurons_id: Sequence[Sequence[int]] | None,
+    x: Tensor | None,
+) -> KAN:
+    """The body of `KAN.prune_node`."""
+    if mode not in ("auto", "manual"):
+        raise ValueError(f'mode must be "auto" or "manual", got {mode!r}')
+    hidden = model.width[1:-1]
+    if active_neurons_id is None:
+        if mode == "manual":
+            raise ValueError('mode "manual" needs active_neurons_id: a list for each hidden layer')
+        scores = _scores(model, x).node_scores[1:-1]
+        kept = [_above(s, threshold, f"nodes of layer {l}") for l, s in enumerate(scores, 1)]
+    else:
+        if len(active_neurons_id) != len(hidden):
+            raise ValueError(
+                f"active_neurons_id must have a list for each of {len(hidden)} hidden layers, got "
+                f"{len(active_neurons_id)}"
+            )
+        kept = [
+            _listed(nodes, count, f"nodes of layer {l}")
+            for l, (nodes, count) in enumerate(zip(active_neurons_id, hidden, strict=True), 1)
+        ]
+    pruned = model.copy()
+    layers = pruned.kan_layers
+    for before, after, nodes in zip(layers, layers[1:], kept, strict=False):
+        keep_nodes(before, outputs=nodes)
+        keep_nodes(after, inputs=nodes)
+    return pruned
+
+
+def prune_input(
+    model: KAN, threshold: float, active_inputs: Sequence[int] | None, x: Tensor | None
+) -> KAN:
+    """The body of `KAN.prune_input`."""
+    if active_inputs is None:
+        kept = _above(_scores(model, x).node_scores[0], threshold, "inputs")
+    else:
+        kept = _listed(active_inputs, model.width[0], "inputs")
+    features = model.input_id
+    mask = torch.zeros_like(features if model.input_mask is None else model.input_mask)
+    pruned = model.copy()
+    pruned.input_mask = mask.bool().index_fill(0, features[kept.to(features.device)], True)
+    keep_nodes(pruned.kan_layers[0], inputs=kept)
+    return pruned
+
+
+def prune_edge(model: KAN, threshold: float, x: Tensor | None) -> None:
+    """The body of `KAN.prune_edge`."""
+    for layer, score in zip(model.kan_layers, _scores(model, x).edge_scores, strict=True):
+        alive = score > threshold
+        layer.set_mask(alive if layer.mask is None else alive & layer.mask)
+
+
+def remove_edge(model: KAN, l: int, i: int, j: int) -> None:
+    """The body of `KAN.remove_edge`."""
+    _check("layer", l, len(model.layers))
+    layer = model.kan_layers[l]
+    _check(f"input of layer {l}", i, layer.in_features)
+    _check(f"output of layer {l}", j, layer.out_features)
+    mask = _mask_of(model, l).clone()
+    mask[j, i] = False
+    layer.set_mask(mask)
+
+
+def remove_node(model: KAN, l: int, i: int, mode: Side) -> None:
+    """The body of `KAN.remove_node`."""
+    if mode not in ("all", "up", "down"):
+        raise ValueError(f'mode must be "all", "up" or "down", got {mode!r}')
+    depth = len(model.layers)
+    _check("layer of nodes", l, depth + 1)
+    _check(f"node of layer {l}", i, model.width[l])
+    if (l == 0 and mode == "down") or (l == depth and mode == "up"):
+        raise ValueError(f'layer {l} of nodes has no edges on the side "{mode}"')
+    if mode != "down" and l < depth:
+        mask = _mask_of(model, l).clone()
+        mask[:, i] = False
+        model.kan_layers[l].set_mask(mask)
+    if mode != "up" and l > 0:
+        mask = _mask_of(model, l - 1).clone()
+        mask[i] = False
+        model.kan_layers[l - 1].set_mask(mask)
+
+
+def _mask_of(model: KAN, l: int) -> Tensor:
+    layer = model.kan_layers[l]
+    if layer.mask is not None:
+        return layer.mask
+    shape = (layer.out_features, layer.in_features)
+    return torch.ones(shape, dtype=torch.bool, device=layer.grid.device)
+
+
+def _scores(model: KAN, x: Tensor | None) -> Attribution:
+    found = attribute(model, x=x)
+    if not isinstance(found, Attribution) or not all(s.isfinite().all() for s in found.edge_scores):
+        raise ValueError(
+            "scores are not finite, so nothing was pruned: there are NaN or infinite values in the "
+            "samples or the model"
+        )
+    return found
+
+
+def _above(score: Tensor, threshold: float, what: str) -> Tensor:
+    kept = (score > threshold).nonzero().flatten()
+    if not len(kept):
+        raise ValueError(
+            f"no {what} would be left: their highest score is {score.max().item():.3g}, and the "
+            f"threshold is {threshold}; lower it"
+        )
+    return kept
+
+
+def _listed(nodes: Sequence[int], count: int, what: str) -> Tensor:
+    chosen = sorted({int(node) for node in nodes})
+    if not chosen or chosen[0] < 0 or chosen[-1] >= count:
+        raise ValueError(f"expected some of the {what} 0 to {count - 1}, got {list(nodes)}")
+    return torch.tensor(chosen)
+
+
+def _check(what: str, index: int, count: int) -> None:
+    if not 0 <= index < count:
+        raise IndexError(f"expected the index of a {what}, 0 to {count - 1}, got {index}")

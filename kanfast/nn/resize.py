@@ -1,0 +1,68 @@
+"""Layers of other sizes: more grid intervals, fewer nodes. All else of a layer stays as it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from kanfast.insertion import regrid
+
+if TYPE_CHECKING:
+    from kanfast.nn.linear import KANLinear
+
+
+@torch.no_grad()
+def set_grid_size(layer: KANLinear, grid_size: int) -> None:
+    """Gives the layer a grid of `grid_size` intervals, in place; see `KANLinear.refine`."""
+    if not isinstance(grid_size, int) or isinstance(grid_size, bool):
+        raise TypeError(f"new_grid_size must be an int, got {grid_size!r}")
+    if grid_size < 1:
+        raise ValueError(f"new_grid_size must be at least 1, got {grid_size}")
+    weight = _parameter(layer, "spline_weight")
+    knots, coefficients = regrid(weight, layer.grid, grid_size, layer.spline_order)
+    _replace(layer, "spline_weight", coefficients)
+    layer.grid_size = grid_size
+    layer.grid = knots
+    layer.refresh_grid()
+
+
+@torch.no_grad()
+def keep_nodes(
+    layer: KANLinear, inputs: Tensor | None = None, outputs: Tensor | None = None
+) -> None:
+    """Leaves the layer with these inputs and outputs (indices; None for all), in place."""
+    device = layer.grid.device
+    rows = torch.arange(layer.out_features) if outputs is None else outputs
+    columns = torch.arange(layer.in_features) if inputs is None else inputs
+    rows, columns = rows.to(device), columns.to(device)
+    names = ["spline_weight"]
+    if layer.base_weight is not None:
+        names.append("base_weight")
+    if layer.enable_standalone_scale_spline:
+        names.append("spline_scaler")
+    for name in names:
+        _replace(layer, name, _parameter(layer, name)[rows][:, columns])
+    layer.in_features, layer.out_features = len(columns), len(rows)
+    layer.grid = layer.grid[columns]
+    layer.refresh_grid()
+    if layer.mask is not None:
+        mask = layer.mask[rows][:, columns]
+        layer.set_mask(None if mask.all() else mask)
+
+
+def _parameter(layer: KANLinear, name: str) -> nn.Parameter:
+    parameter = layer._parameters.get(name)
+    if parameter is None:
+        raise RuntimeError(
+            f"{name} cannot get another size: it is not a parameter but computed from others "
+            "before each forward; make that permanent first (torch.nn.utils.prune.remove, "
+            "torch.nn.utils.parametrize.remove_parametrizations)"
+        )
+    return parameter
+
+
+def _replace(layer: KANLinear, name: str, value: Tensor) -> None:
+    trained = _parameter(layer, name).requires_grad
+    setattr(layer, name, nn.Parameter(value.clone(), requires_grad=trained))
