@@ -1,16 +1,20 @@
 """The profiler that needs no GPU: what bounds each kernel, read from its machine code.
 
-    python -m bench.codegen [--targets sm_90 ...] [--ops forward ...] [--precisions tf32 ...] [--knots uniform general]
-                            [--csv PATH] [--check]
+    python -m bench.codegen [--targets sm_90 ..] [--ops forward ..] [--precisions tf32 ..] [--knots uniform ..] [--csv PATH]
+    python -m bench.codegen --check [--wide] [--json] ..
 
-Every launcher runs on a pretended GPU (bench.aot), the tensor-core loops of its kernel are found in the
-machine code, and instructions are counted by pipe. The cycles each pipe of an SM needs for one program (its loop times the trips, plus
-all that stands outside) are compared with the cycles the tensor cores need for the program's multiply-adds: the
-slowest resource is the bound, and tensor / bound is the fraction of the tensor rate the kernel can reach.
+Every launcher runs on a pretended GPU (bench.aot), the tensor-core loops of its kernels are found in the machine code,
+and instructions are counted by pipe. The cycles each pipe of an SM needs for one program (its loops times their trips,
+plus all that stands outside) are compared with the cycles the tensor cores need for the program's multiply-adds: the slowest
+resource is the bound, and tensor / bound is the fraction of the tensor rate the kernel can reach. Of several launches
+of one call the sum counts; the cycles printed are those of a trip of the first one's loop.
 
-It is a model, not a measurement. It knows no latency, no bank conflicts, no dual-issue limits, no waves, no power limit; it supposes
-that resources overlap perfectly. Where they cannot (warp-group dots with a wait after each), `lockstep` is the fraction
-if nothing overlaps the instructions between a wait and the next dot: the truth lies between the two.
+It is a model, not a measurement. It knows no latency, no bank conflicts, no waves, no power limit, and supposes that
+resources overlap perfectly. Where warp-group dots each have a wait after them, `lockstep` is the fraction if nothing
+overlapped the instructions between a wait and the next dot: the truth lies between the two.
+
+--check compiles what the launch table can pick and lists what spills, does not fit, or misses its tensor cores or 128-bit
+loads; with --wide over degrees, derivatives, activations, scales and small shapes.
 """
 
 from __future__ import annotations
@@ -18,7 +22,9 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import math
 import sys
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -30,14 +36,16 @@ from . import aot, sass
 
 OPS = ("forward", "input_grad", "weight_grad")
 PRECISIONS = ("bfloat16", "float16", "tf32", "tf32x3", "ieee", "float64")
-RESULTS = Path(__file__).parent / "results" / "codegen.csv"
+KNOTS = ("uniform", "general")
+RESULTS = Path("bench/results/codegen.csv")
+RESOURCES = ("tensor", *sass.PIPES, "l2")
 COLUMNS = (
     "target", "op", "precision", "knots", "tile", "warps", "registers", "spills", "shared", "resident", "trips", "dots",
-    "tensor", *sass.PIPES, "l2", "barriers", "bound", "fraction", "lockstep",
+    *RESOURCES, "barriers", "bound", "fraction", "lockstep",
 )  # fmt: skip
 
 
-def launches(target, op, precision, basis, deriv, *, rows, inputs, outputs, scale=False):
+def launches(target, op, precision, basis, deriv, *, rows=65536, inputs=512, outputs=512, scale=False):
     """The launches of one call of a launcher for a target, nothing executed."""
     wide = torch.float64 if precision == "float64" else torch.float32
     narrow = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, wide)
@@ -57,26 +65,34 @@ def launches(target, op, precision, basis, deriv, *, rows, inputs, outputs, scal
     return done
 
 
-def work(op, arguments):
-    """(trips of the loop, functions, multiply-adds, bytes read) of one program."""
-    a = arguments
+def work(op, a):
+    """(trips of the loop, multiply-adds, bytes read) of one program, from its arguments."""
     block_b, block_i, block_o = (a[f"BLOCK_{axis}"] for axis in "BIO")
-    functions = (a["COUNT"] if op == "weight_grad" else a["CHUNKS"] * a["CHUNK"] + a["TAIL"]) + (a["ACTIVATION"] != "none")
+    residual = a["ACTIVATION"] != "none"
     x_bytes = block_b * block_i * a["x_ptr"].element_size()
+    tile = block_b * block_i * block_o
     if op == "weight_grad":
-        trips = -(-a["ROWS"] // block_b)
+        functions, trips = a["COUNT"] + residual, -(-a["ROWS"] // block_b)
         g_bytes = block_b * block_o * a["g_ptr"].element_size()
-        read = trips * (x_bytes * (1 + a["HAS_SCALE"]) + g_bytes) + functions * block_i * block_o * 4
-    else:
-        contracted, block = (a["I"], block_i) if op == "forward" else (a["O"], block_o)
-        trips = -(-contracted // block)
-        copies = 2 if a["PRECISION"] == "tf32x3" and a["c_ptr"].shape[0] > 1 and a["c_ptr"].ndim == 4 else 1
-        read = trips * functions * block_i * block_o * a["c_ptr"].element_size() * copies
-        if op == "forward":
-            read += trips * x_bytes * (1 + a["HAS_SCALE"])
-        else:
-            read += trips * block_b * block_o * a["g_ptr"].element_size() + 2 * x_bytes
-    return trips, functions, trips * functions * block_b * block_i * block_o, read
+        written = functions * block_i * block_o * a["out_ptr"].element_size()
+        return trips, trips * functions * tile, trips * (x_bytes * (1 + a["HAS_SCALE"]) + g_bytes) + written
+    parts = 2 if a["PRECISION"] == "tf32x3" else 1
+    w_bytes = block_i * block_o * a["c_ptr"].element_size() * parts
+    if op == "forward":
+        functions, trips = a["CHUNKS"] * a["CHUNK"] + a["TAIL"] + residual, -(-a["I"] // block_i)
+        return trips, trips * functions * tile, trips * (functions * w_bytes + x_bytes * (1 + a["HAS_SCALE"]))
+    blocks = -(-a["O"] // block_o)
+    functions = a["SPLINES"] + residual
+    g_bytes = block_b * block_o * a["g_ptr"].element_size()
+    read = blocks * (functions * w_bytes + (1 + residual) * g_bytes) + 2 * x_bytes
+    return blocks * a["SPLINES"], blocks * functions * tile, read
+
+
+def trips_of(op, arguments, loops, trips):
+    """How often each loop runs. The input gradient has a first one, over blocks of outputs, for the residual."""
+    if op == "input_grad" and loops == 2:
+        return [-(-arguments["O"] // min(64, arguments["BLOCK_O"])), trips]
+    return [trips] * loops
 
 
 def rate_of(precision, target):
@@ -104,44 +120,51 @@ def resident(kernel, target):
 
 
 def profile(op, launch):
-    """One row of the table: what the launch's kernel is and what bounds it."""
+    """(cycles by resource and in all, trips) of one program of a launch."""
     kernel, a = launch.kernel, launch.arguments
     code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
-    trips, functions, multiply_adds, read = work(op, a)
+    trips, multiply_adds, read = work(op, a)
     inside = [range(*span) for span in code.loops]
     outside = [pair for n, pair in enumerate(code.instructions) if not any(n in span for span in inside)]
     need = sass.cycles(outside, kernel.warps, kernel.target)
-    hidden = 0
-    for span in inside:
+    for span, times in zip(inside, trips_of(op, a, len(inside), trips), strict=True):
         body = code.instructions[span.start : span.stop]
         for pipe, amount in sass.cycles(body, kernel.warps, kernel.target).items():
-            need[pipe] += trips * amount
-        hidden += trips * sass.exposed(body) * kernel.warps / 4
+            need[pipe] += times * amount
+        need["exposed"] += times * sass.exposed(body) * kernel.warps / 4
+        need["barriers"] += times * sum(name.startswith(("BAR", "s_barrier")) for name, _ in body)
     rate, repeats = rate_of(a["PRECISION"], kernel.target)
-    tensor = multiply_adds * repeats / rate
+    need["tensor"] = multiply_adds * repeats / rate
     need["l2"] = read / sass.RATES[kernel.target]["l2"]
-    slowest = max(need, key=lambda pipe: need[pipe])
-    limit = max(need[slowest], tensor)
-    barriers = sum(op.startswith(("BAR", "s_barrier")) for span in inside for op, _ in code.instructions[span.start : span.stop])
-    row = {
-        "target": kernel.target, "op": op, "precision": a["PRECISION"], "knots": "uniform" if a["UNIFORM"] else "general",
-        "tile": "x".join(str(a[f"BLOCK_{axis}"]) for axis in "BIO"), "warps": kernel.warps, "registers": kernel.registers,
-        "spills": kernel.spills, "shared": kernel.shared, "resident": resident(kernel, kernel.target), "trips": trips,
-        "dots": kernel.tensor_core, "tensor": round(tensor / trips), "barriers": barriers,
-        **{pipe: round(need[pipe] / trips) for pipe in (*sass.PIPES, "l2")},
-        "bound": "tensor" if need[slowest] <= tensor else slowest, "fraction": round(tensor / limit, 3),
-        "lockstep": round(tensor / max(limit, tensor + hidden), 3) if hidden else "",
+    return need, trips
+
+
+def row_of(target, op, precision, knots, *, width=512, rows=65536):
+    """The table's row of one call: G = 5, k = 3, SiLU; the input gradient is the forward's, of order 1."""
+    basis = Basis(5, 3, "silu", knots == "uniform")
+    done = launches(target, op, precision, basis, int(op == "input_grad"), rows=rows, inputs=width, outputs=width)
+    main = [launch for launch in done if launch.kernel.name == f"{op}_kernel"]
+    total, bound = Counter(), 0.0
+    for launch in main:
+        programs = math.prod(launch.programs)
+        need, _ = profile(op, launch)
+        bound += programs * max(need[resource] for resource in RESOURCES)
+        for name, amount in need.items():
+            total[name] += programs * amount
+    need, trips = profile(op, main[0])
+    kernel, a = main[0].kernel, main[0].arguments
+    slowest = max(RESOURCES, key=lambda name: (round(total[name]), name == "tensor"))
+    return {
+        "target": target, "op": op, "precision": precision, "knots": knots,
+        "tile": "x".join(str(a[f"BLOCK_{axis}"]) for axis in "BIO"), "warps": kernel.warps,
+        "registers": max(launch.kernel.registers for launch in main),
+        "spills": max(launch.kernel.spills for launch in main),
+        "shared": max(launch.kernel.shared for launch in main), "resident": resident(kernel, target), "trips": trips,
+        "dots": min(launch.kernel.tensor_core for launch in main),
+        **{name: round(need[name] / trips) for name in (*RESOURCES, "barriers")},
+        "bound": slowest, "fraction": round(total["tensor"] / bound, 3),
+        "lockstep": round(total["tensor"] / max(bound, total["tensor"] + total["exposed"]), 3) if total["exposed"] else "",
     }  # fmt: skip
-    return row
-
-
-def rows_of(target, op, precision, knots, *, degree=3, deriv=None, rows=65536, width=512):
-    """Rows for the main kernels of one call: G = 5, SiLU; the input gradient is the forward's, of order 1."""
-    if deriv is None:
-        deriv = 1 if op == "input_grad" else 0
-    basis = Basis(5, degree, "silu", knots == "uniform")
-    done = launches(target, op, precision, basis, deriv, rows=rows, inputs=width, outputs=width)
-    return [profile(op, launch) for launch in done if launch.kernel.name == f"{op}_kernel"]
 
 
 def show(row):
@@ -151,20 +174,27 @@ def show(row):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(prog="python -m bench.codegen", description=__doc__.splitlines()[0])
-    parser.add_argument("--targets", nargs="+", choices=tuple(aot.TARGETS), default=("sm_80", "sm_90", "sm_100", "gfx942"))
+    parser.add_argument("--targets", nargs="+", choices=tuple(aot.TARGETS), default=("sm_80", "sm_89", "sm_90", "sm_100", "gfx942"))
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
-    parser.add_argument("--knots", nargs="+", choices=("uniform", "general"), default=("uniform", "general"))
+    parser.add_argument("--knots", nargs="+", choices=KNOTS, default=KNOTS)
     parser.add_argument("--width", type=int, default=512, help="I and O of the layer")
-    parser.add_argument("--csv", type=Path, default=None, help=f"write the table there (committed: {RESULTS.name})")
+    parser.add_argument("--csv", type=Path, help=f"write the table there (the committed one: {RESULTS})")
+    parser.add_argument("--check", action="store_true", help="list what does not fit its target instead")
+    parser.add_argument("--wide", action="store_true", help="--check every structure, not the main ones alone")
+    parser.add_argument("--json", action="store_true", help="--check prints every kernel as a line of JSON")
     options = parser.parse_args(argv)
+    cases = list(itertools.product(options.targets, options.ops, options.precisions, options.knots))
+    if options.check:
+        from . import fit
+
+        return fit.check(cases, wide=options.wide, as_json=options.json)
     print("A model of one SM from counted instructions: no latency, no bank conflicts. Cycles per trip of the loop.")
     print(show({column: column for column in COLUMNS}))
     table = []
-    for case in itertools.product(options.targets, options.ops, options.precisions, options.knots):
-        for row in rows_of(*case, width=options.width):
-            print(show(row), flush=True)
-            table.append(row)
+    for case in cases:
+        table.append(row_of(*case, width=options.width))
+        print(show(table[-1]), flush=True)
     if options.csv:
         options.csv.parent.mkdir(parents=True, exist_ok=True)
         with options.csv.open("w", newline="") as file:

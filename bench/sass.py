@@ -23,9 +23,9 @@ RATES: dict[str, dict[str, float]] = {
     # L40S data sheet.
     "sm_89": {"16": 512, "tf32": 256, "float64": 2, "fma": 128, "alu": 64, "mufu": 16, "fp64": 2, "l2": 16},
     # [H] 989 / 495 / 67 TFLOPS, 132 SMs at 1.83 GHz; L2 5.5 to 7 TB/s [M].
-    "sm_90": {"16": 2048, "tf32": 1024, "float64": 128, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 28},
+    "sm_90": {"16": 2048, "tf32": 1024, "float64": 128, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 30},
     # [B] 2250 / 1125 / 40 TFLOPS, 148 SMs at 1.85 GHz.
-    "sm_100": {"16": 4096, "tf32": 2048, "float64": 64, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 28},
+    "sm_100": {"16": 4096, "tf32": 2048, "float64": 64, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 30},
     # [C] 1307 / 653 / 163 / 163 TFLOPS, 304 CUs at 2.1 GHz; L2 2 KB a cycle and 38 CUs.
     "gfx942": {"16": 1024, "tf32": 512, "float64": 128, "ieee": 128, "fma": 64, "alu": 64, "mufu": 16, "fp64": 64, "l2": 54},
 }  # fmt: skip
@@ -33,7 +33,7 @@ SHARED_BYTES = 128  # a cycle, all of them [G], [C]
 
 PIPES = ("issue", "fma", "alu", "mufu", "fp64", "lsu")
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(?:@!?U?P[\dT]+\s+)?([A-Z][A-Z0-9_]*(?:\.[\w.]+)?)\s*(.*)$")
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P[\dT]+)?\s*([A-Z][A-Z0-9_]*(?:\.[\w.]+)?)\s*(.*)$")
 _FMA = {"FADD", "FMUL", "FFMA", "HADD2", "HMUL2", "HFMA2", "FSWZADD"}
 _PACKED = {"FADD2", "FMUL2", "FFMA2"}  # two float32 operations of one lane: sm_100
 _FP64 = {"DADD", "DMUL", "DFMA", "DSETP", "DMNMX"}
@@ -66,15 +66,17 @@ def parse(text: str, amd: bool) -> Code:
         if label := re.match(r"^(\.L\w+):", line):
             labels[label[1]] = len(code)
             continue
-        match = re.match(r"^\t([a-z]\w+)\s*(.*)$", line) if amd else _INSTRUCTION.match(line)
+        match = re.match(r"^\t()([a-z]\w+)\s*(.*)$", line) if amd else _INSTRUCTION.match(line)
         if not match:
             continue
-        code.append((match[1], match[2]))
-        if match[1].startswith(("BRA", "s_cbranch", "s_branch")):
-            target = re.search(r"(\.L\w+)", match[2])
+        code.append(("NOP" if match[1] == "@!PT" else match[2], match[3]))  # never executed, but issued
+        if match[2].startswith(("BRA", "s_cbranch", "s_branch")):
+            target = re.search(r"(\.L\w+)", match[3])
             if target and target[1] in labels:  # seen already, so behind us
                 spans.append((labels[target[1]], len(code)))
-    return Code(code, _innermost(code, spans))
+    # What follows the end is slow paths out of line, such as the wait for a barrier that was not ready.
+    end = max((n for n, (name, _) in enumerate(code) if name in ("EXIT", "s_endpgm")), default=len(code))
+    return Code(code[:end], _innermost(code, [span for span in spans if span[1] <= end]))
 
 
 def _innermost(code: list[tuple[str, str]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -19,7 +19,7 @@ def _chunk(
         scale *= basis.input_factor(i, mask_i, grid_ptr, x.dtype, UNIFORM, G, DEGREE, DERIV)
     state = basis.start(x, i, mask_i, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
     for step in tl.static_range(COUNT):
-        state = basis.advance(state, step, i, mask_i, grid_ptr, j0, I, UNIFORM, DEGREE, DERIV)
+        state = basis.advance(state, j0 + step, i, mask_i, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
         f = state[0]
         if HAS_SCALE or (UNIFORM and DERIV > 0):
             f = f * scale
@@ -124,7 +124,9 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
     if y.numel() == 0:
         return y.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
-    tile = launch.tile("forward", precision, x.device, rows, inputs, outputs)
+    demanding = launch.demanding("forward", basis, deriv, s is not None)
+    tile, limit = launch.tile("forward", precision, x.device, rows, inputs, outputs, demanding=demanding)
+    count, chunk, tail = launch.chunks(launch.splines(basis, deriv), limit)
     scale = x if s is None else s
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=1)
@@ -132,6 +134,6 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
             x, w.tensor, scale, launch.knots(grid, basis, precision), y, rows, inputs, outputs, w.inputs, w.outputs,
             x.stride(0), x.stride(1), scale.stride(0), scale.stride(1), *w.strides,
             HAS_SCALE=s is not None, PRECISION=precision,
-            **launch.structure(basis, deriv, limit=8), **tile,
+            CHUNKS=count, CHUNK=chunk, TAIL=tail, **launch.structure(basis, deriv), **tile,
         )  # fmt: skip
     return y.to(out_dtype)

@@ -8,51 +8,11 @@ from . import basis, launch, pack, runtime
 
 
 @triton.jit
-def _chunk(
-    splines, rest, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c,
-    stride_go, stride_part, stride_cj, stride_co, I, O, O_PADDED, j0,
-    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
-    ACTIVATION: tl.constexpr, KEEP_NAN: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
-):  # fmt: skip
-    """(splines, rest) += sums over COUNT bases from j0 and the residual: their accumulators share each tile of g."""
-    RESIDUAL: tl.constexpr = ACTIVATION != "none"
-    accs = ()
-    for _ in tl.static_range(COUNT + RESIDUAL):
-        accs = accs + (tl.zeros([BLOCK_B, BLOCK_I], x.dtype),)
-    for o0 in range(0, O_PADDED, BLOCK_O):
-        o = o0 + tl.arange(0, BLOCK_O)
-        g = tl.load(g_row + o[None, :] * stride_go, mask=mask_b[:, None] & (o < O)[None, :], other=0.0)
-        g = runtime.parts(g, PRECISION, INTERPRETED)
-        c_tile = c_col + o.to(tl.int64)[:, None] * stride_co
-        mask_w = (o < O_PADDED)[:, None] & mask_c
-        new = ()
-        for step in tl.static_range(COUNT + RESIDUAL):
-            j = G + DEGREE if step == COUNT else j0 + step
-            w = runtime.load_parts(
-                c_tile + tl.cast(j, tl.int64) * stride_cj, stride_part, mask_w, PRECISION, INTERPRETED
-            )
-            new = new + (runtime.dot(g, w, accs[step], PRECISION),)
-        accs = new
-    column, valid = i[None, :], mask_i[None, :]
-    if COUNT > 0:
-        state = basis.start(x, column, valid, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
-        for step in tl.static_range(COUNT):
-            state = basis.advance(state, step, column, valid, grid_ptr, j0, I, UNIFORM, DEGREE, DERIV)
-            splines += state[0] * accs[step]
-            if KEEP_NAN and step == 0:
-                rest += x * 0.0 * accs[step]
-    if RESIDUAL:
-        rest += basis.residual(x, ACTIVATION, DERIV) * accs[COUNT]
-    return splines, rest
-
-
-@triton.jit
 def input_grad_kernel(
     g_ptr,  # [B, O]
     x_ptr,  # [B, I]
     c_ptr,  # [J, I, O] packed coefficients, in the operands' dtype
-    grid_ptr,  # [I, G + 2k + 1]
+    grid_ptr,  # [I, G + 2k + 1], or the table of general knots
     out_ptr,  # [B, I]
     B,
     I,
@@ -71,46 +31,68 @@ def input_grad_kernel(
     G: tl.constexpr,
     DEGREE: tl.constexpr,
     DERIV: tl.constexpr,
+    SPLINES: tl.constexpr,
     ACTIVATION: tl.constexpr,
     KEEP_NAN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
-    CHUNKS: tl.constexpr,
-    CHUNK: tl.constexpr,
-    TAIL: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """One program: one tile [BLOCK_B, BLOCK_I] of dx. It contracts g with the coefficients of several bases
-    at once over blocks of outputs, then weights each sum with its basis at x."""
+    """One program: one tile [BLOCK_I, BLOCK_B] of dx, transposed. A tile of g stays in shared memory while the coefficients of
+    one basis after the other pass by; each product is weighted with its basis at x and added."""
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
-    b = tl.program_id(0).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)
-    i = tl.program_id(1) * BLOCK_I + tl.arange(0, BLOCK_I)
-    mask_b, mask_i = b < B, i < I
-    mask_x = mask_b[:, None] & mask_i[None, :]
-    x = tl.load(x_ptr + b[:, None] * stride_xb + i[None, :] * stride_xi, mask=mask_x, other=0.0).to(TYPE)
-    g_row = g_ptr + b[:, None] * stride_gb
-    c_col = c_ptr + i.to(tl.int64)[None, :] * stride_ci
-    mask_c = (i < I_PADDED)[None, :]
-
-    splines = tl.zeros([BLOCK_B, BLOCK_I], TYPE)
-    rest = tl.zeros([BLOCK_B, BLOCK_I], TYPE)
-    for chunk in range(CHUNKS):
-        splines, rest = _chunk(
-            splines, rest, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c,
-            stride_go, stride_part, stride_cj, stride_co, I, O, O_PADDED, chunk * CHUNK,
-            UNIFORM, G, DEGREE, DERIV, CHUNK, "none", False, PRECISION, INTERPRETED, BLOCK_B, BLOCK_I, BLOCK_O,
-        )  # fmt: skip
-    splines, rest = _chunk(
-        splines, rest, x, i, mask_i, grid_ptr, g_row, c_col, mask_b, mask_c,
-        stride_go, stride_part, stride_cj, stride_co, I, O, O_PADDED, CHUNKS * CHUNK,
-        UNIFORM, G, DEGREE, DERIV, TAIL, ACTIVATION, KEEP_NAN, PRECISION, INTERPRETED, BLOCK_B, BLOCK_I, BLOCK_O,
-    )  # fmt: skip
-    factor = basis.input_factor(i[None, :], mask_i[None, :], grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV)
+    BLOCK_R: tl.constexpr = min(BLOCK_O, 64)  # of the residual, whose loop holds nothing in shared memory
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
-    out = splines * (factor * CONSTANT) + rest
-    tl.store(out_ptr + b[:, None] * I + i[None, :], out.to(out_ptr.dtype.element_ty), mask=mask_x)
+    first_i, first_b = tl.program_id(1) * BLOCK_I, tl.program_id(0).to(tl.int64) * BLOCK_B
+    row, column = tl.arange(0, BLOCK_I)[:, None], tl.arange(0, BLOCK_B)[None, :]
+    i = first_i + row
+    mask_i, mask_b = i < I, column < B - first_b
+    mask_x = mask_i & mask_b
+    # Within a tile offsets fit in 32 bits (the launcher sees to it): fewer registers than pointers.
+    g_block = g_ptr + first_b * stride_gb
+    g_row = column * stride_gb
+    c_block = c_ptr + first_i.to(tl.int64) * stride_ci
+    c_row = row * stride_ci
+    mask_c = i < I_PADDED
+
+    x_tile = x_ptr + first_b * stride_xb + (column * stride_xb + i * stride_xi)
+    x = tl.load(x_tile, mask=mask_x, other=0.0).to(TYPE)
+    factor = basis.input_factor(i, mask_i, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV) * CONSTANT
+    out = x * 0.0 if KEEP_NAN else tl.zeros([BLOCK_I, BLOCK_B], TYPE)
+    if ACTIVATION != "none":
+        acc = tl.zeros([BLOCK_I, BLOCK_B], TYPE)
+        for o0 in range(0, O_PADDED, BLOCK_R):
+            o = tl.arange(0, BLOCK_R)
+            g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
+            g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
+            w_tile = c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj + o0 * stride_co + (c_row + o[None, :] * stride_co)
+            w = runtime.load_parts(
+                w_tile, stride_part, mask_c & (o0 + o < O_PADDED)[None, :], PRECISION, INTERPRETED
+            )
+            acc = runtime.dot(w, runtime.parts(g, PRECISION, INTERPRETED), acc, PRECISION)
+        out += basis.residual(x, ACTIVATION, DERIV) / factor * acc
+    if SPLINES > 0:
+        for o0 in range(0, O_PADDED, BLOCK_O):
+            o = tl.arange(0, BLOCK_O)
+            g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
+            g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
+            g = runtime.parts(g, PRECISION, INTERPRETED)
+            w_tile = c_row + o[None, :] * stride_co
+            mask_w = mask_c & (o0 + o < O_PADDED)[None, :]
+            # From basis 0, in terms of o0: or Triton would hold the state of the start through all of the loop.
+            zero = tl.minimum(o0, 0)
+            state = basis.start(x, i, mask_i, grid_ptr, zero, I, UNIFORM, G, DEGREE, DERIV)
+            for j in range(SPLINES):
+                w_block = c_block + tl.cast(j, tl.int64) * stride_cj + o0 * stride_co
+                w = runtime.load_parts(w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED)
+                acc = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
+                state = basis.laid_out_like(acc, state, j < SPLINES)
+                state = basis.advance(state, j, i, mask_i, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
+                out += state[0] * acc
+    out *= factor
+    tl.store(out_ptr + first_b * I + (column * I + i), out.to(out_ptr.dtype.element_ty), mask=mask_x)
 
 
 def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
@@ -120,12 +102,15 @@ def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
     if out.numel() == 0:
         return out.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
-    tile = launch.tile("input_grad", precision, x.device, rows, inputs, outputs)
+    demanding = launch.demanding("input_grad", basis, deriv, False)
+    tile, _ = launch.tile("input_grad", precision, x.device, rows, inputs, outputs, demanding=demanding)
+    g = runtime.narrow(g, tile["BLOCK_B"], tile["BLOCK_O"])
+    x = runtime.narrow(x, tile["BLOCK_B"], inputs)
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=2)
         input_grad_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(inputs, tile["BLOCK_I"]))](
             g, x, w.tensor, launch.knots(grid, basis, precision), out, rows, inputs, outputs, w.inputs, w.outputs,
             *g.stride(), *x.stride(), *w.strides,
-            PRECISION=precision, **launch.structure(basis, deriv, limit=8), **tile,
+            PRECISION=precision, SPLINES=launch.splines(basis, deriv), **launch.structure(basis, deriv), **tile,
         )  # fmt: skip
     return out.to(out_dtype)

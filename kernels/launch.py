@@ -1,40 +1,62 @@
-"""Launch parameters: one literal table keyed by operation and precision, and the structure of the unrolled loops."""
+"""Launch parameters: one literal table, and the structure of the unrolled loops.
+
+The table's entries were chosen with `python -m bench.codegen` (TUNING.md); none spills registers or exceeds the shared
+memory of a target of its class, for any degree up to 3, derivative up to 2 and activation.
+"""
 
 import triton
 
 from . import runtime
 from .basis import general
 
-# (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages)
+# TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases unrolled at once)
 TILES = {
-    ("forward", "float64"): (64, 16, 64, 4, 1),
-    ("forward", "ieee"): (64, 16, 64, 4, 2),
-    ("forward", "tf32x3"): (64, 16, 64, 4, 2),
-    ("forward", "tf32"): (128, 16, 128, 8, 2),
-    ("forward", "bfloat16"): (128, 16, 256, 8, 2),
-    ("forward", "float16"): (128, 16, 256, 8, 2),
-    ("input_grad", "float64"): (32, 16, 16, 4, 1),
-    ("input_grad", "ieee"): (64, 32, 16, 4, 2),
-    ("input_grad", "tf32x3"): (64, 32, 16, 4, 2),
-    ("input_grad", "tf32"): (128, 32, 32, 8, 2),
-    ("input_grad", "bfloat16"): (128, 32, 64, 8, 2),
-    ("input_grad", "float16"): (128, 32, 64, 8, 2),
-    ("weight_grad", "float64"): (16, 16, 32, 4, 1),
-    ("weight_grad", "ieee"): (16, 32, 64, 4, 2),
-    ("weight_grad", "tf32x3"): (16, 32, 64, 4, 2),
-    ("weight_grad", "tf32"): (32, 32, 64, 4, 2),
-    ("weight_grad", "bfloat16"): (32, 32, 64, 4, 2),
-    ("weight_grad", "float16"): (32, 32, 64, 4, 2),
+    "mma": {
+        ("forward", "float64"): (32, 16, 64, 4, 1, 8),
+        ("forward", "ieee"): (64, 16, 64, 4, 2, 8),
+        ("forward", "tf32x3"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32"): (128, 16, 64, 4, 2, 8),
+        ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
+        ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32x3"): (64, 64, 32, 4, 2, 8),
+        ("input_grad", "tf32"): (128, 64, 64, 8, 2, 8),
+        ("input_grad", "bfloat16"): (128, 64, 64, 8, 2, 8),
+        ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "ieee"): (16, 32, 64, 4, 2, 4),
+        ("weight_grad", "tf32x3"): (16, 64, 128, 8, 2, 2),
+        ("weight_grad", "tf32"): (16, 64, 128, 8, 2, 2),
+        ("weight_grad", "bfloat16"): (16, 64, 256, 8, 3, 2),
+    },
 }
+for _class in ("wgmma", "tcgen05", "mfma"):
+    TILES[_class] = TILES["mma"]
 
 # Programs the weight gradient's split of the batch aims at. A constant, not the device's number of
 # multiprocessors: the order of summation, and so every bit of the result, is the same on every GPU.
 SPLIT_TARGET = 512
 
 
-def tile(op, precision, device, rows, inputs, outputs):
-    """Keyword arguments of a launch; blocks no wider than the next power of two of the shape."""
-    block_b, block_i, block_o, warps, stages = TILES[op, precision]
+def target_class(device):
+    """Which part of the table is for the device: by the matrix instructions it has, and its shared memory."""
+    backend, capability = runtime.capability(device)
+    if backend == "hip":
+        return "mfma"
+    if backend != "cuda":
+        return "mma"
+    if capability // 10 == 9:
+        return "wgmma"
+    if capability // 10 in (10, 11):
+        return "tcgen05"
+    return "mma"
+
+
+def tile(op, precision, device, rows, inputs, outputs, *, demanding):
+    """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of two of the shape."""
+    table = TILES[target_class(device)]
+    precision = "bfloat16" if precision == "float16" else precision
+    key = (op, precision, "demanding") if demanding else (op, precision)
+    block_b, block_i, block_o, warps, stages, limit = table.get(key, table[op, precision])
 
     def fit(block, size):
         return min(block, max(16, triton.next_power_of_2(size)))
@@ -47,25 +69,28 @@ def tile(op, precision, device, rows, inputs, outputs):
         "num_stages": stages,
         "INTERPRETED": runtime.interpreting(),
         **runtime.OPTIONS,
-    }
+    }, limit
 
 
-def chunks(splines, limit):
-    """(CHUNKS, CHUNK, TAIL): CHUNKS loops over CHUNK unrolled bases, then TAIL, none more than limit.
+def demanding(op, basis, deriv, scaled):
+    """Whether a call needs more registers than the common ones: training's three on a uniform grid."""
+    return not basis.uniform or scaled or deriv != (op == "input_grad")
 
-    Nothing is padded: CHUNKS * CHUNK + TAIL = splines.
+
+def chunks(functions, limit):
+    """(CHUNKS, CHUNK, TAIL): CHUNKS loops over CHUNK unrolled functions, then TAIL, none more than limit.
+
+    Nothing is padded: CHUNKS * CHUNK + TAIL = functions.
     """
-    count = -(-splines // limit)
+    count = -(-functions // limit)
     if count <= 1:
-        return 0, 0, splines
-    chunk = -(-splines // count)
-    return count - 1, chunk, splines - (count - 1) * chunk
+        return 0, 0, functions
+    chunk = -(-functions // count)
+    return count - 1, chunk, functions - (count - 1) * chunk
 
 
-def structure(basis, deriv, *, limit):
-    """The constexprs that describe the basis and its unrolling. Splines vanish for deriv > degree."""
-    splines = basis.num_splines if deriv <= basis.degree else 0
-    count, chunk, tail = chunks(splines, limit)
+def structure(basis, deriv):
+    """The constexprs that describe the basis. Splines vanish for deriv > degree."""
     nan_safe = {"none": False, "identity": deriv == 0, "relu": deriv == 0}
     return {
         "UNIFORM": basis.uniform,
@@ -74,10 +99,12 @@ def structure(basis, deriv, *, limit):
         "DERIV": deriv,
         "ACTIVATION": basis.activation,
         "KEEP_NAN": not nan_safe.get(basis.activation, True),
-        "CHUNKS": count,
-        "CHUNK": chunk,
-        "TAIL": tail,
     }
+
+
+def splines(basis, deriv):
+    """How many splines there are to sum over."""
+    return basis.num_splines if deriv <= basis.degree else 0
 
 
 def knots(grid, basis, precision):

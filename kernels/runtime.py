@@ -55,6 +55,12 @@ def storage_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
 
 
+def narrow(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """The tensor, contiguous if offsets within a tile [rows, columns] of it would not fit in 32 bits."""
+    reach = rows * tensor.stride(0) + columns * tensor.stride(1)
+    return tensor if reach < 2**31 else tensor.contiguous()
+
+
 @triton.jit
 def round_to_tf32(a, TRUNCATE: tl.constexpr, FINITE: tl.constexpr):
     """Nearest tf32; infinities and NaN stay unless all are FINITE. Tensor cores truncate by themselves."""

@@ -64,6 +64,9 @@ def weight_grad_kernel(
         mask_b = b < end
         mask_x = valid & mask_b[None, :]
         x = tl.load(x_ptr + b[None, :] * stride_xb + column * stride_xi, mask=mask_x, other=0.0).to(TYPE)
+        # Zeros already. The choice makes Triton evaluate the bases where x was loaded, once, and move the results to the
+        # tensor cores through shared memory, instead of moving x and evaluating them in every warp.
+        x = tl.where(valid, x, 0.0)
         g = tl.load(
             g_ptr + b[:, None] * stride_gb + o[None, :] * stride_go, mask=mask_b[:, None] & mask_o[None, :], other=0.0
         )
@@ -75,7 +78,7 @@ def weight_grad_kernel(
         if COUNT > 0:
             state = basis.start(x, column, valid, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
             for step in tl.static_range(COUNT):
-                state = basis.advance(state, step, column, valid, grid_ptr, j0, I, UNIFORM, DEGREE, DERIV)
+                state = basis.advance(state, j0 + step, column, valid, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
                 f = state[0]
                 if HAS_SCALE:
                     f = f * scale
@@ -135,9 +138,11 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     if out.numel() == 0:
         return full.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
-    tile = launch.tile("weight_grad", precision, x.device, rows, inputs, outputs)
-    shape = launch.structure(basis, deriv, limit=8)
-    chunks, chunk, tail = (shape.pop(name) for name in ("CHUNKS", "CHUNK", "TAIL"))
+    demanding = launch.demanding("weight_grad", basis, deriv, s is not None)
+    tile, limit = launch.tile("weight_grad", precision, x.device, rows, inputs, outputs, demanding=demanding)
+    shape = launch.structure(basis, deriv)
+    residual = basis.activation != "none"
+    chunks, chunk, tail = launch.chunks(launch.splines(basis, deriv) + residual, limit)
     tiles = triton.cdiv(inputs, tile["BLOCK_I"]) * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
     partial = out
@@ -145,7 +150,6 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
         partial = torch.empty(split, *out.shape, dtype=runtime.basis_dtype(precision), device=x.device)
     scale = x if s is None else s
     with runtime.on_device(x):
-
         knots = launch.knots(grid, basis, precision)
 
         def run(programs, begin, count, activation):
@@ -158,7 +162,7 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
 
         if chunks:
             run(chunks, 0, chunk, "none")
-        run(1, chunks * chunk, tail, basis.activation)
+        run(1, chunks * chunk, tail - residual, basis.activation)
         if split > 1:
             reduce_kernel[(triton.cdiv(out.numel(), 1024),)](
                 partial, out, out.numel(), split, BLOCK=1024, **runtime.OPTIONS

@@ -18,21 +18,31 @@ def start(
 ):  # fmt: skip
     """State of the sweep just before basis j0. grid_ptr: the grid, or general.make_table's table of it."""
     if UNIFORM:
-        return uniform.start(x, i, mask, grid_ptr, j0, G, DEGREE)
+        return uniform.start(x, i, mask, grid_ptr, G, DEGREE)
     else:
-        return general.start(x, i, mask, grid_ptr, j0, I, G, DEGREE, DERIV)
+        return general.start(x, i, mask, grid_ptr, j0, I, DEGREE, DERIV)
 
 
 @triton.jit
 def advance(
-    state, STEP: tl.constexpr, i, mask, grid_ptr, j0, I,
-    UNIFORM: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
+    state, j, i, mask, grid_ptr, I,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
 ):  # fmt: skip
-    """The state whose front is basis j0 + STEP; to be called for STEP = 0, 1, .. in order."""
+    """The state whose front is basis j; to be called for j0, j0 + 1, .. in order."""
     if UNIFORM:
-        return uniform.advance(state, STEP, DEGREE, DERIV)
+        return uniform.advance(state, j, G, DEGREE, DERIV)
     else:
-        return general.advance(state, STEP, i, mask, grid_ptr, j0, I, DEGREE, DERIV)
+        return general.advance(state, j, i, mask, grid_ptr, I, DEGREE, DERIV)
+
+
+@triton.jit
+def laid_out_like(tile, state, always):
+    """The state, spread over the threads as the tile is.
+
+    `always` is true, which Triton does not see and the compiler after it does: no instruction is left of the choice, but it
+    makes Triton evaluate the bases where their factor is, instead of moving every value through shared memory.
+    """
+    return (state[0], tl.where(always, state[1], tile)) + state[2:]
 
 
 @triton.constexpr_function
@@ -40,7 +50,7 @@ def constant(UNIFORM, DEGREE, DERIV):
     """The number that all bases of all inputs share."""
     if DERIV > DEGREE:
         return 1.0
-    return tables.peak(DEGREE - DERIV) if UNIFORM else tables.falling(DEGREE, DERIV)
+    return tables.peak(DEGREE, DERIV) if UNIFORM else tables.falling(DEGREE, DERIV)
 
 
 @triton.jit

@@ -16,11 +16,13 @@ import triton.language as tl
 
 
 @triton.jit
-def table_kernel(grid_ptr, table_ptr, I, KNOTS, DEGREE: tl.constexpr, LARGEST: tl.constexpr, BLOCK: tl.constexpr):
+def table_kernel(grid_ptr, table_ptr, I, KNOTS, DEGREE: tl.constexpr, BLOCK: tl.constexpr):
     """Row q of the table: t_q, 1/(t_q - t_{q-1}), .., 1/(t_q - t_{q-k}), each for all inputs; nobody reads q < d.
 
-    Where knots coincide the recursion's 0/0 is 0; r_1 is as large as can be: the ramp is a jump.
+    Where knots coincide the recursion's 0/0 is 0; r_1 is so large that the ramp is a jump, and so small that its product
+    with the distance to the farthest x (`start` clamps it) is finite.
     """
+    LARGEST: tl.constexpr = 1.0e20
     q = tl.program_id(0)
     i = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     mask = i < I
@@ -42,31 +44,32 @@ def make_table(grid, basis, dtype, options):
     table = torch.empty(knots, basis.degree + 1, inputs, dtype=dtype, device=grid.device)
     table_kernel[(knots, triton.cdiv(inputs, 128))](
         grid.to(dtype).contiguous(), table, inputs, knots,
-        DEGREE=basis.degree, LARGEST=torch.finfo(dtype).max, BLOCK=128, **options,
+        DEGREE=basis.degree, BLOCK=128, **options,
     )  # fmt: skip
     return table
 
 
 @triton.jit
-def start(x, i, mask, table_ptr, j0, I, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+def start(x, i, mask, table_ptr, j0, I, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     """State of the sweep just before basis j0: (-, x, the carried tile of every degree).
 
     x: a tile; i, mask: input indices, broadcastable against x. Far from all knots x is moved closer (and NaN, which the
     kernels carry past the basis, becomes a number): the recursion must not meet infinity.
     """
-    state = (x, tl.clamp(x, -1.0e18, 1.0e18), tl.zeros_like(x))
-    for _ in tl.static_range(DEGREE):
+    # Not tl.clamp: between opposite bounds it becomes an instruction that float64 lacks.
+    state = (x, tl.minimum(tl.maximum(x, -1.0e18), 1.0e18), tl.zeros_like(x))
+    ABOVE: tl.constexpr = 0 if DERIV == DEGREE else 1  # the degree of the ramps: the recursion starts there
+    for _ in tl.static_range(DEGREE - ABOVE):
         state = state + (tl.zeros_like(x),)
-    FIRST: tl.constexpr = 0 if DERIV == DEGREE else 1
-    for step in tl.static_range(FIRST, DEGREE + 1):
+    for step in tl.static_range(ABOVE, DEGREE + 1):
         state = _knot(state, i, mask, table_ptr, j0 + step, I, DEGREE, DERIV)
     return state
 
 
 @triton.jit
-def advance(state, STEP: tl.constexpr, i, mask, table_ptr, j0, I, DEGREE: tl.constexpr, DERIV: tl.constexpr):
-    """State with the basis STEP after the sweep's start in front, without the factor k!/(k-n)!."""
-    return _knot(state, i, mask, table_ptr, j0 + (STEP + DEGREE + 1), I, DEGREE, DERIV)
+def advance(state, j, i, mask, table_ptr, I, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+    """State with basis j in front, without the factor k!/(k-n)!."""
+    return _knot(state, i, mask, table_ptr, j + (DEGREE + 1), I, DEGREE, DERIV)
 
 
 @triton.jit
@@ -82,17 +85,16 @@ def _knot(state, i, mask, table_ptr, q, I, DEGREE: tl.constexpr, DERIV: tl.const
         ramp = tl.clamp(e * tl.load(row + I, mask=mask, other=0.0), 0.0, 1.0)
     f = ramp - state[2]
     carried = (ramp,)
-    if DERIV < DEGREE:
-        carried = carried + (ramp,)  # degree 1 is done
-    for d in tl.static_range(1 if DERIV == DEGREE else 2, DEGREE + 1):
+    ABOVE: tl.constexpr = 0 if DERIV == DEGREE else 1
+    for d in tl.static_range(ABOVE + 1, DEGREE + 1):
         r = tl.load(row + d * I, mask=mask, other=0.0)
         if d > DEGREE - DERIV:
             part = f * r
-            f = state[2 + d] - part
+            f = state[2 + d - ABOVE] - part
             carried = carried + (part,)
         else:
             w = e * r
             part = f - w * f
-            f = w * f + state[2 + d]
+            f = w * f + state[2 + d - ABOVE]
             carried = carried + (part,)
     return (f, x) + carried

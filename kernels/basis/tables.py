@@ -6,30 +6,32 @@ import triton
 
 
 @triton.constexpr_function
-def _coefficients(degree):
-    """C(p+1, m) r_m^p / p!,  r_m = (p+1)/2 - m,  for m = 0..floor(p/2)."""
+def _coefficients(degree, deriv):
+    """C(k+1, m) r_m^p / p!,  r_m = (k+1)/2 - m,  p = k - n,  for the m with r_m > 0."""
+    p = degree - deriv
     return tuple(
-        math.comb(degree + 1, m) * ((degree + 1) / 2 - m) ** degree / math.factorial(degree)
+        math.comb(degree + 1, m) * ((degree + 1) / 2 - m) ** p / math.factorial(p)
         for m in range(degree // 2 + 1)
     )
 
 
 @triton.constexpr_function
-def peak(degree):
-    """The largest coefficient of the closed form; 1 for degree 0."""
-    return max(_coefficients(degree)) if degree > 0 else 1.0
+def peak(degree, deriv):
+    """The largest coefficient of the closed form; 1 for n = k."""
+    return max(_coefficients(degree, deriv)) if deriv < degree else 1.0
 
 
 @triton.constexpr_function
-def heights(degree):
+def heights(degree, deriv):
     """s_m = (coefficient m / the largest)^(1/p), so that s_m^p (1 - |u| / r_m)^p = (s_m - |u| s_m / r_m)^p."""
-    return tuple((c / peak(degree)) ** (1 / degree) for c in _coefficients(degree))
+    top, p = peak(degree, deriv), degree - deriv
+    return tuple((c / top) ** (1 / p) for c in _coefficients(degree, deriv))
 
 
 @triton.constexpr_function
-def slopes(degree):
+def slopes(degree, deriv):
     """s_m / r_m."""
-    return tuple(s / ((degree + 1) / 2 - m) for m, s in enumerate(heights(degree)))
+    return tuple(s / ((degree + 1) / 2 - m) for m, s in enumerate(heights(degree, deriv)))
 
 
 @triton.constexpr_function
