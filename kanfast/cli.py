@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 import os
 import sys
@@ -14,7 +13,7 @@ from typing import Any, NoReturn, get_args
 
 import torch
 
-from kanfast import compare, report
+from kanfast import compare, extras, report
 from kanfast.data import MAX_CLASSES, Data, InputError, Task, digits, table
 from kanfast.nn import KAN
 from kanfast.ops import GPU_TYPES, Backend, resolve_backend
@@ -201,14 +200,10 @@ def _compare(options: argparse.Namespace) -> None:
 
 
 def _require(*modules: str) -> None:
-    for module in modules:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError as error:
-            if error.name != module:
-                raise
-            name = {"sklearn": "scikit-learn"}.get(module, module)
-            raise InputError(f'{name} is not installed: pip install "kanfast[run]"') from error
+    try:
+        extras.require(*modules)
+    except extras.MissingExtra as error:
+        raise InputError(str(error)) from error
 
 
 def _check_output(path: Path) -> None:
