@@ -25,8 +25,8 @@ bench: .venv/dev
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# A stamp for each set of extras. Older than pyproject.toml or setup.py, it is made again.
-.venv/run .venv/dev: .venv/%: pyproject.toml setup.py | .venv/bin/python
+# A stamp for each set of extras. Older than pyproject.toml, setup.py or the C++ sources, it is made again.
+.venv/run .venv/dev: .venv/%: pyproject.toml setup.py $(wildcard kanfast/native/*.cpp kanfast/native/*.h) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 

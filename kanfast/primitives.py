@@ -10,12 +10,13 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from types import ModuleType
 from typing import cast
 
 import torch
 from torch import Tensor
 
-from kanfast import checks, reference, transforms
+from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
 from kanfast.basis import Basis
 
@@ -27,7 +28,7 @@ class Spec:
     basis: Basis
     deriv: int
     precision: str
-    backend: str  # "triton" or "reference"
+    backend: str  # "triton", "native" or "reference"
 
     def differentiated(self) -> Spec:
         """The same with the next derivative of the functions."""
@@ -79,12 +80,17 @@ def _run(
 ) -> Tensor:
     checks.check_no_tangents(tensors)
     device = next(t.device.type for t in tensors if t is not None)
-    # Triton is imported when it is needed: kanfast works where it is not installed.
-    kernels = reference if backend == "reference" else importlib.import_module("kanfast.kernels")
-    call: Callable[..., Tensor] = getattr(kernels, primitive)
+    call: Callable[..., Tensor] = getattr(_module(backend), primitive)
     # The precision is decided already.
     with torch.autocast(device, enabled=False):
         return call(*tensors, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype)
+
+
+def _module(backend: str) -> ModuleType:
+    """The implementation by this name, with the three primitives."""
+    if backend == "triton":  # imported when it is needed: kanfast works where it is not installed
+        return importlib.import_module("kanfast.kernels")
+    return native if backend == "native" else reference
 
 
 @torch.library.custom_op("kanfast::forward", mutates_args=())

@@ -11,7 +11,7 @@ from cases import BACKENDS, DEVICE, DTYPES, KNOTS, make_basis, make_case, make_g
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kanfast import autograd, kan_linear, pack_coefficients, primitives
+from kanfast import autograd, kan_linear, native, pack_coefficients, primitives
 from kanfast.ops import resolve_backend
 from kanfast.primitives import Spec
 
@@ -310,7 +310,7 @@ def test_packing(base, scaler):
 def test_a_backend_for_every_tensor():
     triton = pytest.importorskip("triton")
     cpu = torch.zeros(1)
-    assert resolve_backend("auto", cpu) == "reference"
+    assert resolve_backend("auto", cpu) == ("native" if native.available() else "reference")
     assert resolve_backend("reference", cpu) == "reference"
     with triton.knobs.runtime.scope():
         triton.knobs.runtime.interpret = True

@@ -1,0 +1,185 @@
+"""The three primitives on CPUs in C++, with the names and signatures of `kanfast.reference`.
+
+Only k + 1 of the G + k splines are not zero at a point, so there is less to add up than in a matrix
+product over all of them. The code is compiled when kanfast is installed, for several instruction
+sets, of which the best that the processor has is loaded. It needs neither Python nor torch, and
+takes pointers to their memory. Without a compiler kanfast installs without it; see `available`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import importlib.util
+import struct
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from kanfast.activations import activation, sigmoid_derivative
+from kanfast.basis import Basis
+
+PRECISIONS = ("float64", "ieee", "tf32x3", "tf32")
+# Instruction sets by torch's name for what the processor has, the best one first.
+BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
+# Multiplications and additions of whole registers below which other threads are left asleep.
+SERIAL_WORK = 100_000
+
+FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
+NO_ACTIVATION, GIVEN, SILU = range(3)
+PROBLEM = struct.Struct("17q")  # struct Problem in problem.h
+
+Kernel = Callable[[int, bool, int, bytes], int]
+
+
+def available() -> bool:
+    """Whether the compiled library is there and fits this processor."""
+    return obstacle() is None
+
+
+def obstacle() -> str | None:
+    """Why the library cannot be used, or None if it can."""
+    found = _load()
+    return found if isinstance(found, str) else None
+
+
+def forward(
+    x: Tensor,
+    c: Tensor,
+    s: Tensor | None,
+    grid: Tensor,
+    *,
+    basis: Basis,
+    deriv: int,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """F_n [B, O], see `kanfast.reference.forward`; precision is one of `PRECISIONS`."""
+    y = x.new_empty((x.shape[0], c.shape[2]), dtype=_dtype(precision))
+    return _run(FORWARD, x, s, c, None, grid, basis, deriv, c.shape[2], y).to(out_dtype)
+
+
+def input_grad(
+    g: Tensor,
+    x: Tensor,
+    c: Tensor,
+    grid: Tensor,
+    *,
+    basis: Basis,
+    deriv: int,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """P_n [B, I], see `kanfast.reference.input_grad`."""
+    v = x.new_empty(x.shape, dtype=_dtype(precision))
+    return _run(INPUT_GRAD, x, None, c, g, grid, basis, deriv, c.shape[2], v).to(out_dtype)
+
+
+def weight_grad(
+    g: Tensor,
+    x: Tensor,
+    s: Tensor | None,
+    grid: Tensor,
+    *,
+    basis: Basis,
+    deriv: int,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
+    outputs = g.shape[1]
+    w = x.new_empty((basis.num_functions, x.shape[1], outputs), dtype=_dtype(precision))
+    return _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w).to(out_dtype)
+
+
+def _run(
+    op: int,
+    x: Tensor,
+    s: Tensor | None,
+    c: Tensor | None,
+    g: Tensor | None,
+    grid: Tensor,
+    basis: Basis,
+    deriv: int,
+    outputs: int,
+    out: Tensor,
+) -> Tensor:
+    """Writes out, whose dtype is that of the arithmetic, and returns it."""
+    rows, inputs = x.shape
+    if not (rows and inputs and outputs):
+        return out.zero_()
+    dtype = out.dtype
+    x, grid = _plain(x, dtype), _plain(grid, grid.dtype)
+    s, c, g = (None if t is None else _plain(t, dtype) for t in (s, c, g))
+    kind, residual, powers = NO_ACTIVATION, None, None
+    if basis.activation == "silu":
+        kind, powers = SILU, _silu_powers(deriv)
+    elif basis.activation != "none":
+        kind, residual = GIVEN, activation(basis.activation, x, deriv).contiguous()
+    work = rows * inputs * (8 + outputs * out.element_size() * (basis.degree + 2) // 64)
+    problem = PROBLEM.pack(
+        rows,
+        inputs,
+        outputs,
+        basis.grid_size,
+        deriv,
+        basis.uniform,
+        kind,
+        torch.get_num_threads() if work > SERIAL_WORK else 1,
+        grid.dtype == torch.float64,
+        *map(_address, (x, s, c, g, residual, grid)),
+        0 if powers is None else ctypes.addressof(powers),
+        out.data_ptr(),
+    )
+    if _kernel()(op, dtype == torch.float64, basis.degree, problem):
+        raise MemoryError(
+            f"kanfast.native needs buffers for {inputs} inputs and {outputs} outputs, got no "
+            'memory for them: use backend="reference", which needs less'
+        )
+    return out
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.float64 if precision == "float64" else torch.float32
+
+
+def _plain(t: Tensor, dtype: torch.dtype) -> Tensor:
+    return t if t.dtype == dtype and t.is_contiguous() else t.to(dtype).contiguous()
+
+
+def _address(t: Tensor | None) -> int:
+    return 0 if t is None else t.data_ptr()
+
+
+@functools.cache
+def _silu_powers(n: int) -> ctypes.Array[ctypes.c_double] | None:
+    """The polynomials of the sigmoid's derivatives of orders n and n - 1, of n + 1 and n powers."""
+    powers = []
+    for order in (n, n - 1):
+        polynomial = sigmoid_derivative(order) if order > 0 else ()
+        powers += [*polynomial, *[0.0] * (order + 1 - len(polynomial))]
+    return (ctypes.c_double * len(powers))(*powers) if n else None
+
+
+def _kernel() -> Kernel:
+    kernel = _load()
+    if isinstance(kernel, str):
+        raise RuntimeError(f"kanfast.native is expected to be built, but {kernel}")
+    return kernel
+
+
+@functools.cache
+def _load() -> Kernel | str:
+    """The library's one function, or why there is none."""
+    for build in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("baseline",)):
+        spec = importlib.util.find_spec(f"kanfast.native._{build}")
+        if spec is None or spec.origin is None:
+            continue
+        try:
+            run = ctypes.CDLL(spec.origin).kanfast_run
+        except OSError as error:
+            return f"its library cannot be loaded ({error})"
+        run.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
+        return run
+    return "it was not compiled for this processor when kanfast was installed"

@@ -1,0 +1,2 @@
+/* The library for x86 processors with AVX2 and FMA: setup.py sets the flags. */
+#include "primitives.h"

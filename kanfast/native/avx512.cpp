@@ -1,0 +1,2 @@
+/* The library for x86 processors with AVX-512 (F, VL, BW, DQ): setup.py sets the flags. */
+#include "primitives.h"

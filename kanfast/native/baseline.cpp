@@ -1,0 +1,2 @@
+/* The library for processors that are not x86, at the compiler's defaults: setup.py sets the flags. */
+#include "primitives.h"

@@ -1,0 +1,162 @@
+/* The k + 1 splines that are not zero at x, and the residual function, for a block of rows of one input.
+ *
+ * In cell m, t_m <= x < t_m+1 of the extended grid, they are the splines m - k .. m. */
+#pragma once
+
+#include "problem.h"
+#include "vector.h"
+
+/* Values of a block: values[r * ROWS + b] is spline cells[b] - K + r at row b for r <= K, and r = K + 1 the residual. */
+template <typename T, int K> struct Block {
+    static constexpr int functions = K + 2;
+    T values[functions * ROWS];
+    int32_t cells[ROWS];
+};
+
+/* One row's values where it is not in any cell: 0, or NaN if x is NaN; `inside` scales the others. */
+template <typename T> inline Vec<T> liveness(Vec<T> x, decltype(Vec<T>{} < Vec<T>{}) inside, T scale) {
+    return inside ? all(scale) : (x != x ? x : all(T(0)));
+}
+
+/* Equal steps: with t the fraction of the cell, degree d follows from d - 1 by
+ * N_r = ((t + d - r) N_{r-1} + (r + 1 - t) N_r) / d, all terms positive, and each derivative is a difference. */
+template <typename T, int K> void uniform_splines(const Problem &p, const T *x, int rows, int64_t i, Block<T, K> &out) {
+    constexpr int L = Simd<T>::lanes;
+    const Steps<T> steps = p.steps<T>(i, K);
+    const T start = -(T(p.grid_size) / 2 + K), cells = T(p.grid_size + 2 * K);
+    const int degree = K - p.deriv;
+    T scale = degree < 0 ? 0 : 1;
+    for (int d = 2; d <= degree; ++d) scale /= d;
+    for (int n = 0; n < p.deriv; ++n) scale /= steps.step;
+    for (int b = 0; b < rows; b += L) {
+        const Vec<T> v = load(x + b), z = (v - steps.middle) / steps.step, position = z - start;
+        const auto inside = (position >= T(0)) & (position < cells);
+        const auto cell = __builtin_convertvector(inside ? position : all(T(0)), typename Simd<T>::index);
+        const Vec<T> t = inside ? z - (start + __builtin_convertvector(cell, Vec<T>)) : all(T(0));
+        Vec<T> n[K + 1];
+        n[0] = all(T(1));
+        for (int d = 1; d <= K; ++d) {
+            n[d] = all(T(0));
+            if (d <= degree) {
+                for (int r = d; r; --r) n[r] = (t + T(d - r)) * n[r - 1] + (T(r + 1) - t) * n[r];
+                n[0] = (T(1) - t) * n[0];
+            } else {
+                for (int r = d; r; --r) n[r] = n[r - 1] - n[r];
+                n[0] = -n[0];
+            }
+        }
+        const Vec<T> live = liveness<T>(v, inside, scale);
+        for (int r = 0; r <= K; ++r) store(out.values + r * ROWS + b, n[r] * live);
+        memcpy(out.cells + b, &cell, sizeof cell);
+    }
+}
+
+/* Any knots: the splines of each cell as polynomials in u, -1 <= u <= 1 in the cell, made once for a call. In float64,
+ * as powers lose some digits that the recursion keeps. */
+template <int K> struct Cell {
+    double middle, inverse;           // u = (x - middle) inverse
+    double powers[(K + 1) * (K + 1)];  // [p][r]: coefficient of u^p of spline r
+};
+
+template <typename T, int K> void cell_polynomials(const Problem &p, int64_t i, Cell<K> *cells) {
+    const int knots = p.grid_size + 2 * K + 1;
+    auto t = [&](int q) { return double(T(p.knot(i, q, knots))); };
+    for (int m = 0; m + 1 < knots; ++m) {
+        const double half = (t(m + 1) - t(m)) / 2, middle = t(m) + half;
+        Cell<K> &cell = cells[m];
+        cell.middle = middle;
+        cell.inverse = half > 0 ? 1 / half : 0;
+        double n[K + 1][K + 2] = {};  // n[r][p]; splines beyond the ends of the grid stay zero
+        n[0][0] = half > 0 && p.deriv <= K;
+        for (int d = 1; d <= K; ++d)
+            for (int r = d; r >= 0; --r) {
+                const int j = m - d + r;
+                double next[K + 2] = {};
+                auto add = [&](const double *from, double c0, double c1) {
+                    for (int q = 0; q <= K; ++q) {
+                        next[q] += c0 * from[q];
+                        next[q + 1] += c1 * from[q];
+                    }
+                };
+                const bool rising = d <= K - p.deriv, left = r > 0 && j >= 0, right = r < d && j + d + 1 < knots && j + 1 >= 0;
+                if (left) {
+                    const double width = t(j + d) - t(j), w = width > 0 ? 1 / width : 0;
+                    rising ? add(n[r - 1], (middle - t(j)) * w, half * w) : add(n[r - 1], d * w, 0);
+                }
+                if (right) {
+                    const double width = t(j + d + 1) - t(j + 1), w = width > 0 ? 1 / width : 0;
+                    rising ? add(n[r], (t(j + d + 1) - middle) * w, -half * w) : add(n[r], -d * w, 0);
+                }
+                memcpy(n[r], next, sizeof next);
+            }
+        for (int q = 0; q <= K; ++q)
+            for (int r = 0; r <= K; ++r) cell.powers[q * (K + 1) + r] = n[r][q];
+    }
+}
+
+template <typename T, int K>
+void general_splines(const Problem &p, const T *x, int rows, int64_t i, const Cell<K> *cells, Block<T, K> &out) {
+    constexpr int L = Simd<T>::lanes;
+    const int knots = p.grid_size + 2 * K + 1;
+    for (int b = 0; b < rows; b += L) {  // the number of knots up to x, less one
+        typename Simd<T>::index count = {};
+        for (int q = 0; q < knots; ++q)
+            count += __builtin_convertvector(load(x + b) >= T(p.knot(i, q, knots)), typename Simd<T>::index);
+        count = -count - 1;
+        memcpy(out.cells + b, &count, sizeof count);
+    }
+    for (int b = 0; b < rows; ++b) {
+        const int m = out.cells[b];
+        double f[K + 1];
+        if (m < 0 || m + 1 >= knots) {
+            out.cells[b] = 0;
+            for (int r = 0; r <= K; ++r) f[r] = x[b] != x[b] ? double(x[b]) : 0;
+        } else {
+            const Cell<K> &cell = cells[m];
+            const double u = (double(x[b]) - cell.middle) * cell.inverse;
+            for (int r = 0; r <= K; ++r) f[r] = cell.powers[K * (K + 1) + r];
+            for (int q = K - 1; q >= 0; --q)
+                for (int r = 0; r <= K; ++r) f[r] = f[r] * u + cell.powers[q * (K + 1) + r];
+        }
+        for (int r = 0; r <= K; ++r) out.values[r * ROWS + b] = T(f[r]);
+    }
+}
+
+/* The derivative of order n of SiLU, x S_n + n S_{n-1}, where S_n = Q_n(q) (r - s for even n > 0), of the sigmoid:
+ * see kanfast/activations.py, whose polynomials these are. */
+template <typename T> void silu(const Problem &p, const T *x, int rows, T *out) {
+    for (int b = 0; b < rows; b += Simd<T>::lanes) {
+        const Vec<T> v = load(x + b), e = exp_of_negative<T>(v < T(0) ? v : -v);
+        const Vec<T> larger = T(1) / (T(1) + e), smaller = e * larger;
+        const Vec<T> s = v < T(0) ? smaller : larger, q = larger * smaller;
+        const Vec<T> tilt = (T(1) - e) * larger, slope = v < T(0) ? tilt : -tilt;  // r - s
+        auto derivative = [&](int64_t n, const double *powers) {
+            if (n == 0) return s;
+            Vec<T> value = all(T(powers[n]));
+            for (int64_t j = n - 1; j >= 0; --j) value = value * q + T(powers[j]);
+            return n % 2 ? value : value * slope;
+        };
+        Vec<T> value = v * derivative(p.deriv, p.polynomial);
+        if (p.deriv) value += T(p.deriv) * derivative(p.deriv - 1, p.polynomial + p.deriv + 1);
+        store(out + b, value);
+    }
+}
+
+/* All values of input i for the rows from `first` on, times the input's scale. */
+template <typename T, int K>
+void evaluate(const Problem &p, const Cell<K> *cells, int64_t first, int rows, int64_t i, Block<T, K> &out) {
+    alignas(64) T x[ROWS], scale[ROWS];
+    const int padded = p.column(static_cast<const T *>(p.x), first, rows, i, x);
+    if (p.uniform)
+        uniform_splines<T, K>(p, x, padded, i, out);
+    else
+        general_splines<T, K>(p, x, padded, i, cells + i * (p.grid_size + 2 * K), out);
+    T *residual = out.values + (K + 1) * ROWS;
+    if (p.activation == SILU) silu(p, x, padded, residual);
+    if (p.activation == GIVEN) p.column(static_cast<const T *>(p.residual), first, rows, i, residual);
+    if (p.activation == NONE) memset(residual, 0, ROWS * sizeof(T));
+    if (p.scale == nullptr) return;
+    p.column(static_cast<const T *>(p.scale), first, rows, i, scale);
+    for (int r = 0; r < K + 2; ++r)
+        for (int b = 0; b < padded; ++b) out.values[r * ROWS + b] *= scale[b];
+}

@@ -1,0 +1,283 @@
+/* The three primitives of kanfast/reference.py on a CPU: threads, blocks and the C interface of kanfast.native.
+ *
+ * Only k + 1 of the G + k splines are not zero at a point, so the sums run over k + 2 rows of coefficients instead of
+ * G + k + 1. What a block adds up, and in which order, depends on the shapes alone, never on the number of threads. */
+
+#pragma once
+
+#include <cmath>
+#include <cstdlib>
+
+#include "contract.h"
+
+namespace {
+
+constexpr int64_t PART_ROWS = 4096;   // of a partial sum of weight_grad, at least
+constexpr int64_t PARTS_OF_WORK = 32; // wanted by weight_grad
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
+
+/* Aligned memory that is freed at the end of the scope. */
+template <typename T> struct Buffer {
+    T *data;
+    explicit Buffer(int64_t size) : data(static_cast<T *>(aligned_alloc(64, ceil_div(size * int64_t(sizeof(T)) + 1, 64) * 64))) {}
+    ~Buffer() { free(data); }
+    Buffer(const Buffer &) = delete;
+    operator T *() const { return data; }
+};
+
+template <int N> struct Constant {
+    static constexpr int value = N;
+};
+
+/* Calls run(first output, constant V) for the tiles that make up `width` outputs: WIDEST registers, then fewer. */
+template <int WIDEST, typename T, typename Run> inline void for_tiles(int64_t width, Run run) {
+    constexpr int L = Simd<T>::lanes;
+    int64_t o = 0;
+    for (; width - o >= WIDEST * L; o += WIDEST * L) run(o, Constant<WIDEST>{});
+    if constexpr (WIDEST > 1)
+        if (o < width) for_tiles<WIDEST / 2, T>(width - o, [&](int64_t rest, auto v) { run(o + rest, v); });
+}
+
+template <typename T> inline int64_t padded_width(int64_t outputs) {
+    return ceil_div(outputs, Simd<T>::lanes) * Simd<T>::lanes;
+}
+
+/* A row of outputs to or from a row of a tile that begins at output o, and has zeros after the last one. */
+template <typename T, int W> inline void row_to_tile(const T *row, int64_t o, int64_t outputs, T *tile) {
+    const int64_t count = min(W, outputs - o);
+    for (int64_t l = 0; l < count; ++l) tile[l] = row[o + l];
+    for (int64_t l = count; l < W; ++l) tile[l] = 0;
+}
+
+template <typename T, int W> inline void tile_to_row(const T *tile, int64_t o, int64_t outputs, T *row) {
+    const int64_t count = min(W, outputs - o);
+    for (int64_t l = 0; l < count; ++l) row[o + l] = tile[l];
+}
+
+template <typename T> bool has_nan(const T *values, int rows) {
+    bool nan = false;
+    for (int b = 0; b < rows; ++b) nan |= values[b] != values[b];
+    return nan;
+}
+
+template <typename T, int K> struct Primitives {
+    static constexpr int L = Simd<T>::lanes, TILE = 4;
+    // What fits into the registers beside the gradients and a factor.
+    static constexpr int WEIGHT_GRAD_TILE = (K + 3) * 4 < REGISTERS ? 4 : (K + 3) * 2 < REGISTERS ? 2 : 1;
+
+    const Problem &p;
+    const int64_t width = padded_width<T>(p.outputs), c_rows = coefficient_rows(p, K);
+    const int64_t splines = p.grid_size + K, cells = p.grid_size + 2 * K;
+    const int64_t row_blocks = ceil_div(p.rows, ROWS), input_blocks = ceil_div(p.inputs, INPUTS);
+    const int threads = int(p.threads);
+    const bool residual = p.activation != NONE;
+    const Buffer<Cell<K>> table{p.uniform ? 0 : p.inputs * cells};  // of general knots
+
+    void make_table() const {
+        if (p.uniform) return;
+#pragma omp for
+        for (int64_t i = 0; i < p.inputs; ++i) cell_polynomials<T, K>(p, i, table + i * cells);
+    }
+
+    void evaluate_inputs(int64_t block, int rows, int64_t i0, int inputs, Block<T, K> *blocks) const {
+        for (int i = 0; i < inputs; ++i) evaluate<T, K>(p, table, block * ROWS, rows, i0 + i, blocks[i]);
+    }
+
+    /* Coefficients [J, I, O] of input i into the tiles of `contract.h`. */
+    void pack(int64_t i, T *to) const {
+        const T *from = static_cast<const T *>(p.c) + i * p.outputs;
+        for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+            constexpr int W = v.value * L;
+            T *tile = to + o * p.inputs * c_rows + i * c_rows * W;
+            memset(tile, 0, c_rows * W * sizeof(T));
+            for (int64_t j = 0; j < splines + residual; ++j)
+                row_to_tile<T, W>(from + j * p.inputs * p.outputs, o, p.outputs, tile + (j < splines ? K + j : c_rows - 1) * W);
+        });
+    }
+
+    int forward() const {
+        const Buffer<T> c(p.inputs * c_rows * width);
+        bool failed = !table || !c;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+            const Buffer<T> y(ROWS * width);
+            const Buffer<Block<T, K>> blocks(INPUTS);
+            if (!y || !blocks) {
+#pragma omp atomic write
+                failed = true;
+            }
+#pragma omp barrier
+            if (!failed) {
+                make_table();
+#pragma omp for
+                for (int64_t i = 0; i < p.inputs; ++i) pack(i, c);
+#pragma omp for schedule(dynamic)
+                for (int64_t block = 0; block < row_blocks; ++block) forward_rows(block, c, blocks, y);
+            }
+        }
+        return failed;
+    }
+
+    void forward_rows(int64_t block, const T *c, Block<T, K> *blocks, T *y) const {
+        const int rows = int(min(ROWS, p.rows - block * ROWS));
+        memset(y, 0, ROWS * width * sizeof(T));
+        for (int64_t i0 = 0; i0 < p.inputs; i0 += INPUTS) {
+            const int inputs = int(min(INPUTS, p.inputs - i0));
+            evaluate_inputs(block, rows, i0, inputs, blocks);
+            for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+                const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
+                forward_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, y + o * ROWS);
+            });
+        }
+        T *out = static_cast<T *>(p.out) + block * ROWS * p.outputs;
+        for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+            constexpr int W = v.value * L;
+            for (int b = 0; b < rows; ++b) tile_to_row<T, W>(y + o * ROWS + b * W, o, p.outputs, out + b * p.outputs);
+        });
+    }
+
+    int input_grad() const {
+        const Buffer<T> c(p.inputs * c_rows * width);
+        bool failed = !table || !c;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+            const Buffer<T> g(ROWS * width), dx(ROWS * INPUTS);
+            const Buffer<Block<T, K>> blocks(INPUTS);
+            if (!g || !dx || !blocks) {
+#pragma omp atomic write
+                failed = true;
+            }
+#pragma omp barrier
+            if (!failed) {
+                make_table();
+#pragma omp for
+                for (int64_t i = 0; i < p.inputs; ++i) pack(i, c);
+#pragma omp for schedule(dynamic)
+                for (int64_t block = 0; block < row_blocks; ++block) input_grad_rows(block, c, blocks, g, dx);
+            }
+        }
+        return failed;
+    }
+
+    void input_grad_rows(int64_t block, const T *c, Block<T, K> *blocks, T *g, T *dx) const {
+        const int rows = int(min(ROWS, p.rows - block * ROWS));
+        const T *from = static_cast<const T *>(p.g) + block * ROWS * p.outputs;
+        for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+            constexpr int W = v.value * L;
+            for (int b = 0; b < rows; ++b) row_to_tile<T, W>(from + b * p.outputs, o, p.outputs, g + o * ROWS + b * W);
+        });
+        for (int64_t i0 = 0; i0 < p.inputs; i0 += INPUTS) {
+            const int inputs = int(min(INPUTS, p.inputs - i0));
+            evaluate_inputs(block, rows, i0, inputs, blocks);
+            memset(dx, 0, ROWS * INPUTS * sizeof(T));
+            for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+                const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
+                input_grad_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, g + o * ROWS, dx);
+            });
+            T *out = static_cast<T *>(p.out) + block * ROWS * p.inputs + i0;
+            for (int b = 0; b < rows; ++b)
+                for (int i = 0; i < inputs; ++i) out[b * p.inputs + i] = dx[b * INPUTS + i];
+        }
+    }
+
+    /* Work is split over blocks of inputs and, where these are few, parts of the rows, whose sums are added in order. */
+    int weight_grad() const {
+        const int64_t parts = min(ceil_div(PARTS_OF_WORK, input_blocks), ceil_div(p.rows, PART_ROWS));
+        const int64_t part_blocks = ceil_div(row_blocks, parts), size = p.inputs * c_rows * width;
+        const Buffer<T> sums(parts * size);
+        bool failed = !table || !sums;
+#pragma omp parallel num_threads(threads) if (threads > 1)
+        {
+            const Buffer<T> g(ROWS * width);
+            const Buffer<Block<T, K>> block(1);
+            const Buffer<int32_t> sorted(ROWS + cells + 2);
+            if (!g || !block || !sorted) {
+#pragma omp atomic write
+                failed = true;
+            }
+#pragma omp barrier
+            if (!failed) {
+                make_table();
+#pragma omp for schedule(dynamic)
+                for (int64_t work = 0; work < parts * input_blocks; ++work) {
+                    const int64_t part = work / input_blocks, i0 = work % input_blocks * INPUTS;
+                    weight_grad_part(part * part_blocks, min((part + 1) * part_blocks, row_blocks), i0, *block.data, sorted, g, sums + part * size);
+                }
+#pragma omp for
+                for (int64_t i = 0; i < p.inputs; ++i) unpack(i, parts, sums, size);
+            }
+        }
+        return failed;
+    }
+
+    void weight_grad_part(int64_t from, int64_t to, int64_t i0, Block<T, K> &block, int32_t *sorted, T *g_buffer, T *sums) const {
+        const int64_t inputs = min(INPUTS, p.inputs - i0);
+        int32_t *order = sorted, *start = sorted + ROWS;
+        for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
+            constexpr int W = v.value * L;
+            memset(sums + o * p.inputs * c_rows + i0 * c_rows * W, 0, inputs * c_rows * W * sizeof(T));
+        });
+        for (int64_t n = from; n < to; ++n) {
+            const int rows = int(min(ROWS, p.rows - n * ROWS));
+            const T *g = static_cast<const T *>(p.g) + n * ROWS * p.outputs;
+            if (width != p.outputs) {
+                for (int b = 0; b < rows; ++b)
+                    for (int64_t o = 0; o < width; ++o) g_buffer[b * width + o] = o < p.outputs ? g[b * p.outputs + o] : 0;
+                g = g_buffer;
+            }
+            for (int64_t i = i0; i < i0 + inputs; ++i) {
+                evaluate<T, K>(p, table, n * ROWS, rows, i, block);
+                sort_by_cell(block, rows, int(cells), start, order);
+                const bool nan = has_nan(block.values, rows);
+                for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
+                    constexpr int W = v.value * L;
+                    T *dc = sums + o * p.inputs * c_rows + i * c_rows * W;
+                    if (nan)  // in one spline it is in all of them
+                        for (int64_t l = K * W; l < (K + splines) * W; ++l) dc[l] = T(NAN);
+                    weight_grad_tile<T, K, v.value>(block, residual, int(cells), start, order, g + o, width, dc, c_rows);
+                });
+            }
+        }
+    }
+
+    /* The sum of the parts for input i, to where it belongs in [J, I, O]. */
+    void unpack(int64_t i, int64_t parts, T *sums, int64_t size) const {
+        for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
+            constexpr int W = v.value * L;
+            T *tile = sums + o * p.inputs * c_rows + i * c_rows * W;
+            for (int64_t j = 0; j < splines + residual; ++j) {
+                T *total = tile + (j < splines ? K + j : c_rows - 1) * W;
+                for (int64_t part = 1; part < parts; ++part)
+                    for (int l = 0; l < W; ++l) total[l] += total[part * size + l];
+                tile_to_row<T, W>(total, o, p.outputs, static_cast<T *>(p.out) + (j * p.inputs + i) * p.outputs);
+            }
+        });
+    }
+};
+
+template <typename T> int run(int op, int degree, const Problem &p) {
+    auto of_degree = [&](auto k) {
+        Primitives<T, k.value> primitives{p};
+        return op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad();
+    };
+    switch (degree) {
+    case 0: return of_degree(Constant<0>{});
+    case 1: return of_degree(Constant<1>{});
+    case 2: return of_degree(Constant<2>{});
+    case 3: return of_degree(Constant<3>{});
+    case 4: return of_degree(Constant<4>{});
+    case 5: return of_degree(Constant<5>{});
+    case 6: return of_degree(Constant<6>{});
+    case 7: return of_degree(Constant<7>{});
+    }
+    return 2;
+}
+
+}  // namespace
+
+/* op: 0 forward, 1 input_grad, 2 weight_grad. Returns 0, or 1 where memory ran out. */
+extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Problem *problem) {
+    return is_float64 ? run<double>(op, degree, *problem) : run<float>(op, degree, *problem);
+}

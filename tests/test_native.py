@@ -1,0 +1,279 @@
+"""The native CPU kernels against scipy's B-splines, and what it means that they are optional."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import oracle
+import pytest
+import torch
+from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case
+from torch.autograd import gradcheck, gradgradcheck
+
+from kanfast import KAN, kan_linear, native, reference
+from kanfast.ops import resolve_backend
+
+built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
+
+OPS = ("forward", "input_grad", "weight_grad")
+PRECISIONS = ("float64", "ieee")
+
+
+def arguments(op, case):
+    x, c, s, g, grid = case
+    return {
+        "forward": (x, c, s, grid),
+        "input_grad": (g, x, c, grid),
+        "weight_grad": (g, x, s, grid),
+    }[op]
+
+
+def compute(module, op, case, basis, deriv=0, precision="float64"):
+    keywords = {"basis": basis, "deriv": deriv, "precision": precision}
+    return getattr(module, op)(*arguments(op, case), **keywords, out_dtype=DTYPES[precision])
+
+
+def check(op, case, basis, deriv=0, precision="float64"):
+    """The largest error is at most twice that of plain torch, and a few roundings."""
+    got = compute(native, op, case, basis, deriv, precision)
+    want = getattr(oracle, op)(*arguments(op, case), basis, deriv)
+    assert got.dtype == DTYPES[precision]
+    assert got.shape == want.shape
+    if want.numel():
+        plain = compute(reference, op, case, basis, deriv, precision)
+        error, yardstick = ((t.double() - want).abs().max().item() for t in (got, plain))
+        floor = 8 * torch.finfo(got.dtype).eps * want.abs().max().item()
+        assert error <= 2 * yardstick + floor
+
+
+@built
+@pytest.mark.usefixtures("poisoned")
+class TestValues:
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_shapes(self, shape, precision, knots, op):
+        basis = make_basis(knots=knots)
+        check(op, make_case(shape, basis, precision, scale=True), basis, 0, precision)
+
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    @pytest.mark.parametrize(("degree", "deriv"), ORDERS)
+    def test_degrees_and_derivatives(self, degree, deriv, precision, knots, op):
+        basis = make_basis(4, degree, "silu", knots)
+        # Two blocks of rows; inputs and outputs that fill neither a block nor a register.
+        check(op, make_case((139, 10, 3), basis, precision), basis, deriv, precision)
+
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("name", ACTIVATIONS)
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_activations(self, precision, name, op):
+        basis = make_basis(3, 2, name)
+        case = make_case((40, 4, 3), basis, precision)
+        case[0].mul_(10)  # a sigmoid is no constant, and exp does not overflow
+        for deriv in range(4):
+            check(op, case, basis, deriv, precision)
+
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("outputs", [1, 2, 5, 16, 33, 64, 100])
+    def test_tiles_of_outputs(self, outputs, knots, op):
+        basis = make_basis(knots=knots)
+        for precision in PRECISIONS:
+            check(op, make_case((29, 9, outputs), basis, precision), basis, 1, precision)
+
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("grid_size", [1, 2, 13, 300])
+    def test_grid_sizes(self, grid_size, knots, op):
+        basis = make_basis(grid_size, knots=knots)
+        for precision in PRECISIONS:
+            check(op, make_case((200, 2, 3), basis, precision), basis, 0, precision)
+
+    @pytest.mark.parametrize("op", OPS)
+    def test_repeated_knots(self, op):
+        basis = make_basis(5, 3, knots="general")
+        case = make_case((200, 3, 4), basis, "float64")
+        case[4][:, 4:7] = case[4][:, 4:5]
+        case[4][:, :4] = case[4][:, 3:4]
+        case[0][:12] = case[4].T  # and values from the right at the knots themselves
+        for deriv in range(3):
+            check(op, case, basis, deriv)
+
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("grid_dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("knots", KNOTS)
+    def test_dtypes_of_the_grid_as_plain_torch_reads_them(self, knots, grid_dtype, op):
+        basis = make_basis(knots=knots)
+        for precision in PRECISIONS:
+            *rest, grid = make_case((60, 4, 3), basis, precision)
+            case = (*rest, grid.to(grid_dtype))
+            got, want = (compute(m, op, case, basis, 0, precision) for m in (native, reference))
+            bound = 100 * torch.finfo(got.dtype).eps
+            torch.testing.assert_close(got, want, rtol=0, atol=bound * want.abs().max().item())
+
+    @pytest.mark.parametrize("op", OPS)
+    def test_any_strides(self, op):
+        basis = make_basis()
+        x, c, s, g, grid = make_case((16, 6, 4), basis, "float64", scale=True)
+        strided = (
+            x.T.contiguous().T,
+            c.permute(2, 0, 1).contiguous().permute(1, 2, 0),
+            s[:1].expand(16, 6),
+            g[:, :1].expand(16, 4),
+            grid.T.contiguous().T,
+        )
+        check(op, strided, basis)
+
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("precision", PRECISIONS)
+    def test_far_away_and_not_a_number(self, precision, knots, op):
+        basis = make_basis(activation="none", knots=knots)
+        case = make_case((7, 4, 3), basis, precision)
+        case[0][1], case[0][2] = torch.finfo(case[0].dtype).max, torch.finfo(case[0].dtype).min
+        case[0][3], case[0][4] = torch.inf, -torch.inf
+        got, want = (compute(m, op, case, basis, 0, precision) for m in (native, reference))
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+        case[0][5, 2] = torch.nan
+        got, want = (compute(m, op, case, basis, 1, precision).isnan() for m in (native, reference))
+        assert want.any()
+        assert got.equal(want)
+
+
+@built
+class TestThreads:
+    @pytest.mark.parametrize("shape", [(9000, 3, 5), (700, 70, 33)], ids=str)
+    @pytest.mark.parametrize("op", OPS)
+    def test_their_number_does_not_change_a_bit(self, op, shape, monkeypatch):
+        basis = make_basis()
+        case = make_case(shape, basis, "ieee", scale=True)
+        results = []
+        for threads in (1, 2, 3):
+            monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: n)
+            results.append(compute(native, op, case, basis, 1, "ieee"))
+        assert results[1].equal(results[0])
+        assert results[2].equal(results[0])
+
+    def test_calls_from_several_threads(self):
+        basis = make_basis()
+        cases = [make_case((3000, 12, 20), basis, "ieee", seed=seed) for seed in range(4)]
+        jobs = [(op, case) for op in OPS for case in cases] * 3
+
+        def job(arguments):
+            return compute(native, *arguments, basis, 1, "ieee")
+
+        with ThreadPoolExecutor(4) as pool:
+            for got, want in zip(pool.map(job, jobs), map(job, jobs), strict=True):
+                assert got.equal(want)
+
+
+@built
+@pytest.mark.parametrize("knots", KNOTS)
+def test_gradients_of_any_order(knots):
+    basis = make_basis(3, 3, "silu", knots)
+    x, c, s, _, grid = make_case((4, 3, 2), basis, "float64", scale=True)
+
+    def call(x, c, s):
+        return kan_linear(x, c, grid, basis=basis, input_scale=s, backend="native")
+
+    tensors = [t.requires_grad_() for t in (x, c, s)]
+    assert gradcheck(call, tensors)
+    assert gradgradcheck(call, tensors)
+
+
+@built
+def test_16_bit_tensors_with_float32_arithmetic():
+    basis = make_basis()
+    x, c, _, _, grid = make_case((20, 4, 3), basis, "bfloat16")
+    keywords = {"basis": basis, "precision": "ieee"}
+    got = kan_linear(x, c, grid, backend="native", **keywords)
+    assert got.dtype == torch.bfloat16
+    torch.testing.assert_close(got, kan_linear(x, c, grid, backend="reference", **keywords))
+
+
+@built
+def test_what_auto_takes():
+    x = torch.zeros(1)
+    assert resolve_backend("auto", x) == "native"
+    assert resolve_backend("auto", x, "float64") == "native"
+    assert resolve_backend("auto", x, "bfloat16") == "reference"
+    assert resolve_backend("auto", x.to("meta")) == "reference"
+
+
+@built
+def test_by_name_it_never_falls_back():
+    with pytest.raises(RuntimeError, match=r"CPU tensors, got meta"):
+        resolve_backend("native", torch.zeros(1, device="meta"))
+    basis = make_basis()
+    x, c, _, _, grid = make_case((5, 2, 2), basis, "bfloat16")
+    with pytest.raises(RuntimeError, match=r"float32 or float64, got the precision 'bfloat16'"):
+        kan_linear(x, c, grid, basis=basis, backend="native")
+
+
+NOT_BUILT = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *a: None if "native._" in name else find(name, *a)
+import torch, kanfast
+assert not kanfast.native.available()
+model = kanfast.KAN([2, 3, 1])
+model(torch.zeros(4, 2)).sum().backward()
+model.backend = "native"
+try:
+    model(torch.zeros(4, 2))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_without_the_library_plain_torch_does_the_work(tmp_path):
+    command = [sys.executable, "-c", NOT_BUILT]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "was not compiled for this processor" in done.stdout
+
+
+@built
+def test_every_instruction_set_gives_the_same():
+    """The build for older processors, in a process that takes it, to rounding."""
+    program = (
+        "import torch, kanfast\n"
+        "torch.manual_seed(0)\n"
+        "model = kanfast.KAN([9, 20, 3], backend='native').double()\n"
+        "x = torch.linspace(-1.5, 1.5, 900, dtype=torch.float64).view(100, 9)\n"
+        "model(x).square().sum().backward()\n"
+        "print(torch.backends.cpu.get_cpu_capability())\n"
+        "print(*(p.grad.norm().item() for p in model.parameters()))\n"
+    )
+    seen = {}
+    for capability in ("avx2", "avx512"):
+        env = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        name, norms = done.stdout.splitlines()
+        seen[name] = torch.tensor([float(n) for n in norms.split()], dtype=torch.float64)
+    first, *others = seen.values()
+    for other in others:
+        torch.testing.assert_close(other, first, rtol=1e-12, atol=1e-12)
+
+
+@built
+def test_a_model_trains_on_it():
+    torch.manual_seed(0)
+    model = KAN([2, 5, 1], backend="native")
+    x = torch.rand(256, 2) * 2 - 1
+    y = (x[:, :1] * x[:, 1:]).sin()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    first = None
+    for _ in range(60):
+        loss = (model(x) - y).square().mean()
+        first = loss.item() if first is None else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < 0.1 * first
