@@ -19,14 +19,14 @@ lint: .venv/dev
 types: .venv/dev
 	$(BIN)/mypy
 
-bench: .venv/dev
+bench: .venv/bench  ## measure on the GPU, or the CPU where there is none; see bench/README.md
 	$(BIN)/python -m bench $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A stamp for each set of extras. Older than pyproject.toml, setup.py or the C++ sources, it is made again.
-.venv/run .venv/dev: .venv/%: pyproject.toml setup.py $(wildcard kanfast/native/*.cpp kanfast/native/*.h) | .venv/bin/python
+.venv/run .venv/dev .venv/bench: .venv/%: pyproject.toml setup.py $(wildcard kanfast/native/*.cpp kanfast/native/*.h) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 

@@ -28,8 +28,10 @@ class BaseError(RuntimeError):
 
 
 @contextmanager
-def checkout(revision: str) -> Iterator[Path]:
+def checkout(revision: str, native: bool = True) -> Iterator[Path]:
     """A work tree of this revision with today's suite in it, removed afterwards.
+
+    Unless it should not be `native`, the code for CPUs is compiled in it, where it has any.
 
     Raises:
         BaseError: git does not know the revision.
@@ -42,18 +44,20 @@ def checkout(revision: str) -> Iterator[Path]:
             shutil.copytree(ROOT / "bench", tree / "bench")
             # An installation maps the folder; here the import has to find it.
             (tree / "kanfast" / "kernels").symlink_to(tree / "kernels")
-            if "ext_modules" in (tree / "setup.py").read_text():
+            if native and "ext_modules" in (tree / "setup.py").read_text():
                 _command([sys.executable, "setup.py", "--quiet", "build_ext", "--inplace"], tree)
             yield tree
         finally:
             _command(["git", "worktree", "remove", "--force", str(tree)], ROOT)
 
 
-def compare(revision: str, arguments: Sequence[str], passes: int = PASSES) -> str:
+def compare(
+    revision: str, arguments: Sequence[str], passes: int = PASSES, native: bool = True
+) -> str:
     """A Markdown table of both sides, from passes in turns with these arguments of the suite."""
     before: list[list[Record]] = []
     after: list[list[Record]] = []
-    with checkout(revision) as tree:
+    with checkout(revision, native) as tree:
         for _ in range(passes):
             before.append(_measure(tree, arguments))
             after.append(_measure(ROOT, arguments))

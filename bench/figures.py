@@ -8,13 +8,14 @@ from itertools import groupby
 from pathlib import Path
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench import records
 from bench.cases import MIDDLE, NARROW, WIDE
 from bench.providers import PROVIDERS
 from bench.records import Record
-from bench.report import TITLES, pictures
+from bench.report import TITLES, pictures, threads_of
 
 CASES = (*MIDDLE, *NARROW, WIDE)
 COLORS = dict(zip(PROVIDERS, mpl.color_sequences["tab20"], strict=False))
@@ -22,7 +23,7 @@ COLORS["kanfast"] = "black"
 
 
 def draw(group: Sequence[Record], what: str) -> Figure | None:
-    """Bars of one measure on one machine, a panel for each of the main cases."""
+    """One measure on one machine, a panel for each of the main cases."""
     timed = [r for r in group if r.what == what and r.p50 is not None]
     cases = [case for case in CASES if any(r.case == case for r in timed)]
     if not cases:
@@ -34,9 +35,10 @@ def draw(group: Sequence[Record], what: str) -> Figure | None:
         found = {r.provider: r for r in timed if r.case == case}
         for position, name in enumerate(reversed(names)):
             if name in found:
-                _bar(panel, position, found[name])
+                _point(panel, position, found[name])
         panel.set_xscale("log")
         panel.margins(x=0.25)
+        panel.grid(axis="y", color="lightgrey", linewidth=0.5)
         panel.set_title(str(case), fontsize=9)
         panel.set_yticks(range(len(names)), list(reversed(names)) if panel is panels[0] else [])
         panel.set_ylim(-0.6, len(names) - 0.4)
@@ -46,18 +48,21 @@ def draw(group: Sequence[Record], what: str) -> Figure | None:
     return figure
 
 
-def _bar(panel: object, position: int, record: Record) -> None:
+def _point(panel: Axes, position: int, record: Record) -> None:
+    """The median, and p20 to p80."""
     low, middle, high = record.p20, record.p50, record.p80
-    reach = [[middle - low], [high - middle]]
-    panel.barh(position, middle, color=COLORS[record.provider], height=0.7)
-    panel.errorbar(middle, position, xerr=reach, color="grey", capsize=2, linewidth=1)
-    text = f" {middle:.0f}" if middle >= 100 else f" {middle:.2g}"
-    panel.text(high, position, text, va="center", fontsize=7)
+    color = COLORS[record.provider]
+    panel.hlines(position, low, high, color=color, linewidth=2)
+    panel.plot(middle, position, "o", color=color)
+    text = f"{middle:.0f}" if middle >= 100 else f"{middle:.2g}"
+    panel.annotate(
+        text, (high, position), (5, 0), textcoords="offset points", va="center", fontsize=7
+    )
 
 
 def _machine(group: Sequence[Record]) -> str:
     first = group[0]
-    threads = f", {first.threads} threads" if first.device == "cpu" else ""
+    threads = f", {threads_of(first)}" if first.device == "cpu" else ""
     disturbed = ", disturbed by other processes" if any(r.quiet is False for r in group) else ""
     return f"{first.name}{threads}, torch {first.torch}, {first.dtype}{disturbed}"
 

@@ -57,7 +57,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _machine(group: list[Record], figures: str) -> list[str]:
     first = group[0]
-    title = f"{first.name}, {first.threads} threads" if first.device == "cpu" else first.name
+    title = f"{first.name}, {threads_of(first)}" if first.device == "cpu" else first.name
     parts = [f"## {title}\n", _conditions(group)]
     if figures:
         parts += [f"![{TITLES[w]}]({figures}/{name})\n" for w, name in pictures(group).items()]
@@ -75,6 +75,10 @@ def pictures(group: Sequence[Record]) -> dict[str, str]:
     words = f"{device} {name} {threads if device == 'cpu' else ''}".lower().split()
     present = {record.what for record in group}
     return {what: f"{'-'.join(words)}-{what}.png" for what in MEASURES if what in present}
+
+
+def threads_of(record: Record) -> str:
+    return f"{record.threads} thread{'s' if record.threads > 1 else ''}"
 
 
 def _conditions(group: list[Record]) -> str:
