@@ -121,6 +121,7 @@ def test_create_dataset_from_data_errors() -> None:
 def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 iterations; later ones amplify differences of rounding."""
     monkeypatch.setattr(fit, "_LBFGS_UNIT", {})  # which changes the length of the first trial step
+    monkeypatch.setattr(fit, "_LBFGS_HISTORY", 10)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):

@@ -1,7 +1,9 @@
 """Grid extension: knot insertion against scipy's, and models that keep everything else."""
 
 import copy
+import runpy
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -268,3 +270,13 @@ def test_scipy_reads_the_refined_splines() -> None:
         for m in (layer, fine)
     ]
     np.testing.assert_allclose(*values, rtol=0, atol=1e-14)
+
+
+@pytest.mark.slow
+def test_finer_grids_reach_the_published_errors() -> None:
+    """[2, 1, 1] on exp(sin(pi x) + y^2): at least as good as pykan on every grid, and no rise."""
+    example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "grid_extension.py"))
+    with torch.random.fork_rng(devices=[]):
+        errors = example["main"]()
+    assert all(e <= p for e, p in zip(errors, example["PUBLISHED"], strict=True))
+    assert errors == sorted(errors, reverse=True)
