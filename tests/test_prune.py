@@ -283,6 +283,11 @@ def test_inputs() -> None:
     assert torch.equal(pickle.loads(pickle.dumps(last))(x), last(x))
 
 
+def test_input_mask_errors() -> None:
+    with pytest.raises(ValueError, match="bool tensor with 2 True"):
+        make(2, 1).set_input_mask(torch.tensor([True, False]))
+
+
 def test_inputs_by_score() -> None:
     model = make(3, 2, 1)
     with torch.no_grad():
@@ -368,3 +373,11 @@ def test_errors() -> None:
         model.layers[0].base_weight[0, 0] = torch.nan
     with pytest.raises(ValueError, match="scores are not finite, so nothing was pruned"):
         model.prune_edge()
+
+
+def test_pruned_models_compile() -> None:
+    model, x = make(4, 3, 2), rows(16, 4)
+    model.remove_node(1, 1)
+    model = model.prune_input(active_inputs=[0, 3])
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(x), model(x), rtol=0, atol=1e-14)

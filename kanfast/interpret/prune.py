@@ -60,10 +60,10 @@ def prune_input(
     else:
         kept = _listed(active_inputs, model.width[0], "inputs")
     features = model.input_id
-    mask = torch.zeros_like(features if model.input_mask is None else model.input_mask)
+    mask = torch.zeros_like(features if model.input_mask is None else model.input_mask).bool()
     pruned = model.copy()
-    pruned.input_mask = mask.bool().index_fill(0, features[kept.to(features.device)], True)
     keep_nodes(pruned.kan_layers[0], inputs=kept)
+    pruned.set_input_mask(mask.index_fill(0, features[kept.to(features.device)], True))
     return pruned
 
 

@@ -1,0 +1,188 @@
+"""Layers of `KANLinear`, one after the other, and the inputs they were last looked at with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from kanfast.nn.linear import KANLinear
+from kanfast.nn.selection import Selection
+from kanfast.ops import Backend
+
+Self = TypeVar("Self", bound="LayerStack")
+
+
+class LayerStack(nn.Module):
+    """What `KAN` is made of: its layers, how they are evaluated, and its inputs.
+
+    Attributes:
+        layers: The layers, a `ModuleList`.
+        grid_size, spline_order: Those of the layers; lists if the layers differ.
+        samples: The inputs [..., inputs] that scores refer to where none are given: those of the
+            last `fit` or `get_act`. A buffer that moves along with the model, but is not in the
+            state dict; None at first.
+        input_mask: Buffer [features], True for the features that are inputs, after `prune_input`;
+            None, and not in the state dict, as long as all of them are.
+    """
+
+    samples: Tensor | None
+    input_mask: Tensor | None
+
+    def _set_layers(self, layers: Sequence[KANLinear]) -> None:
+        self.layers = nn.ModuleList(layers)
+        self.register_buffer("input_mask", None)
+        self.register_buffer("samples", None, persistent=False)
+        self._live_inputs = Selection()
+        self._layers_changed()
+
+    def _layers_changed(self) -> None:
+        self.grid_size = _common([layer.grid_size for layer in self.kan_layers])
+        self.spline_order = _common([layer.spline_order for layer in self.kan_layers])
+
+    @property
+    def kan_layers(self) -> list[KANLinear]:
+        """The layers as a list."""
+        return list(cast(Iterator[KANLinear], iter(self.layers)))
+
+    @property
+    def width(self) -> list[int]:
+        """Numbers of nodes: inputs, hidden layers and outputs."""
+        layers = self.kan_layers
+        return [layers[0].in_features, *(layer.out_features for layer in layers)]
+
+    @property
+    def input_id(self) -> Tensor:
+        """Indices of the features of x that are inputs: all of them, unless inputs were pruned."""
+        if self.input_mask is None:
+            return torch.arange(self.width[0], device=self.kan_layers[0].grid.device)
+        return self.input_mask.nonzero().flatten()
+
+    @property
+    def n_edge(self) -> int:
+        """Number of edges that were not removed."""
+        return sum(
+            layer.in_features * layer.out_features if layer.mask is None else int(layer.mask.sum())
+            for layer in self.kan_layers
+        )
+
+    @property
+    def backend(self) -> Backend:
+        """Backend of all layers. Setting it sets that of every layer.
+
+        Raises:
+            ValueError: On reading, if the layers differ.
+        """
+        backends = {layer.backend for layer in self.kan_layers}
+        if len(backends) > 1:
+            raise ValueError(f"the layers have different backends: {sorted(backends)}")
+        return backends.pop()
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        for layer in self.kan_layers:
+            layer.backend = backend
+
+    def forward(self, x: Tensor, update_grid: bool = False) -> Tensor:
+        """x [..., layers_hidden[0]] -> y [..., layers_hidden[-1]].
+
+        With `update_grid`, each layer first moves its knots to its present input
+        (`KANLinear.update_grid`).
+        """
+        x = self._select_inputs(x)
+        for layer in self.kan_layers:
+            if update_grid:
+                layer.update_grid(x)
+            x = layer(x)
+        return x
+
+    def activations(self, x: Tensor) -> list[Tensor]:
+        """The values of all nodes, [..., nodes l] for l = 0 (the inputs) to the last layer."""
+        values = [self._select_inputs(x)]
+        for layer in self.kan_layers:
+            values.append(layer(values[-1]))
+        return values
+
+    def set_input_mask(self, mask: Tensor | None) -> None:
+        """Which features [features] of x are inputs: a bool tensor, or None for all of them.
+
+        Raises:
+            ValueError: Not as many are True as the first layer has inputs.
+        """
+        if mask is not None and (mask.dtype != torch.bool or int(mask.sum()) != self.width[0]):
+            raise ValueError(
+                f"input_mask must be a bool tensor with {self.width[0]} True, as many as the model "
+                f"has inputs, got {mask.dtype} with {int(mask.sum())}"
+            )
+        self.input_mask = mask
+        self._live_inputs.of(mask)
+
+    def _select_inputs(self, x: Tensor) -> Tensor:
+        mask = self.input_mask
+        if mask is None:
+            return x
+        if x.shape[-1:] != mask.shape:
+            raise ValueError(
+                f"x is expected to have all {len(mask)} features in its last dimension, of which "
+                f"the model selects its {self.width[0]} inputs, got shape {list(x.shape)}"
+            )
+        index = self._live_inputs.of(mask)
+        return x if index is None else x.index_select(-1, index)
+
+    def get_act(self, x: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+        """Sets `samples` to x, or to the train_input of a dataset, and returns `activations`."""
+        samples = x if isinstance(x, Tensor) else x["train_input"]
+        with torch.no_grad():
+            values = self.activations(samples)
+        self.samples = samples.detach()
+        return values
+
+    def samples_or(self, x: Tensor | None) -> Tensor:
+        """x if it is given, else `samples`.
+
+        Raises:
+            ValueError: Neither is there.
+        """
+        if x is not None:
+            return x
+        if self.samples is None:
+            raise ValueError(
+                "this needs samples: pass x=, or call fit or get_act(x) before, which keep them"
+            )
+        return self.samples
+
+    def regularization_loss(
+        self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
+    ) -> Tensor:
+        """Sum of `KANLinear.regularization_loss` over the layers."""
+        losses = [
+            layer.regularization_loss(regularize_activation, regularize_entropy)
+            for layer in self.kan_layers
+        ]
+        return torch.stack(losses).sum()
+
+    def copy(self: Self) -> Self:
+        """A deep copy that shares `samples` with this model."""
+        return copy.deepcopy(self, {id(self.samples): self.samples})
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        saved = state_dict.get(f"{prefix}input_mask")
+        if saved is not None and self.input_mask is None:
+            device = self.kan_layers[0].grid.device
+            self.input_mask = torch.ones(saved.shape, dtype=torch.bool, device=device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self._live_inputs.of(self.input_mask)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LayerStack:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self._live_inputs.of(self.input_mask)
+        return self
+
+
+def _common(values: list[int]) -> int | list[int]:
+    return values[0] if len(set(values)) == 1 else values
