@@ -89,32 +89,21 @@ class _EdgeStatistics(torch.autograd.Function):
         shape = (x.shape[1], c.shape[2])
         mean, mean_abs, spread = (x.new_zeros(shape) for _ in range(3))
         low, high = x.new_full(shape, torch.inf), x.new_full(shape, -torch.inf)
-        argmin, argmax = (torch.zeros(shape, dtype=torch.int64, device=x.device) for _ in range(2))
-        for i in _blocks(x, c):
-            functions = evaluator(grid[i], basis, 0, x.dtype)
-            for b in _chunks(x, c):
-                phi = _phi(_features(functions, x, residual, c, b, i), c[:, i])  # [I, rows, O]
-                count = phi.shape[1]
-                mean_abs[i] += phi.abs().sum(1)
-                chunk_low, chunk_high = phi.min(1), phi.max(1)
-                for extreme, arg, found, better in (
-                    (low, argmin, chunk_low, chunk_low.values < low[i]),
-                    (high, argmax, chunk_high, chunk_high.values > high[i]),
-                ):
-                    # Comparisons with NaN are false, so once NaN stays NaN.
-                    better |= found.values.isnan()
-                    extreme[i] = torch.where(better, found.values, extreme[i])
-                    arg[i] = torch.where(better, found.indices + b.start, arg[i])
-                # Sums of squares about the chunk's own mean, joined as Chan, Golub and LeVeque do.
-                chunk_mean = phi.mean(1)
-                shift = chunk_mean - mean[i]
-                spread[i] += (phi - chunk_mean[:, None]).square_().sum(1)
-                spread[i] += shift.square() * (b.start * count / (b.start + count))
-                mean[i] += shift * (count / (b.start + count))
+        for i, b, phi in _activations(x, c, residual, grid, basis):
+            count = phi.shape[1]
+            mean_abs[i] += phi.abs().sum(1)
+            torch.minimum(low[i], phi.amin(1), out=low[i])
+            torch.maximum(high[i], phi.amax(1), out=high[i])
+            # Sums of squares about the chunk's own mean, joined as Chan, Golub and LeVeque do.
+            chunk_mean = phi.mean(1)
+            shift = chunk_mean - mean[i]
+            spread[i] += phi.sub_(chunk_mean[:, None]).square_().sum(1)
+            spread[i] += shift.square() * (b.start * count / (b.start + count))
+            mean[i] += shift * (count / (b.start + count))
         mean_abs /= len(x)
         std = (spread / max(1, len(x) - 1)).sqrt_()
         ctx.basis = basis
-        ctx.save_for_backward(x, c, residual, grid, mean, std, argmin, argmax)
+        ctx.save_for_backward(x, c, residual, grid, mean, std)
         ctx.set_materialize_grads(False)
         return tuple(t.T.contiguous() for t in (mean, mean_abs, std, low, high))
 
@@ -134,12 +123,17 @@ def _gradients(
     g_max: Tensor | None,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients in x, c and residual from those in the statistics, [I, O]."""
-    x, c, residual, grid, mean, std, argmin, argmax = ctx.saved_tensors
+    x, c, residual, grid, mean, std = ctx.saved_tensors
     wants_x, wants_c, wants_residual = ctx.needs_input_grad[:3]
     weight_mean = None if g_mean is None else g_mean / len(x)
     weight_abs = None if g_abs is None else g_abs / len(x)
     if g_std is not None:
         g_std = torch.where(std > 0, g_std / std, std * 0) / max(1, len(x) - 1)
+    extremes = [
+        (_extreme_rows(x, c, residual, grid, ctx.basis, largest=largest), weight)
+        for weight, largest in ((g_min, False), (g_max, True))
+        if weight is not None
+    ]
     grad_x = torch.zeros_like(x) if wants_x else None
     grad_c = torch.zeros_like(c) if wants_c else None
     grad_residual = torch.zeros_like(residual) if wants_residual else None
@@ -158,9 +152,8 @@ def _gradients(
                     g.addcmul_(phi.sign(), weight_abs[i, None])
                 if g_std is not None:
                     g.addcmul_(phi.sub_(mean[i, None]), g_std[i, None])
-            for arg, weight in ((argmin, g_min), (argmax, g_max)):
-                if weight is not None:
-                    _add_at(g, arg[i] - b.start, weight[i])
+            for row, weight in extremes:
+                _add_at(g, row[i] - b.start, weight[i])
             if grad_c is not None:
                 grad_c[:, i] += torch.bmm(f.permute(2, 1, 0), g).transpose(0, 1)
             if grad_x is None and grad_residual is None:
@@ -173,6 +166,34 @@ def _gradients(
                 slopes(x[b, i], f[:, :known])
                 grad_x[b, i] = (pulled[:, :known] * f[:, :known]).sum(1)
     return grad_x, grad_c, grad_residual
+
+
+def _activations(
+    x: Tensor, c: Tensor, residual: Tensor | None, grid: Tensor, basis: Basis
+) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Slices of inputs and rows, and their activations [I, rows, O]; rows of an input in order."""
+    for i in _blocks(x, c):
+        functions = evaluator(grid[i], basis, 0, x.dtype)
+        for b in _chunks(x, c):
+            yield i, b, _phi(_features(functions, x, residual, c, b, i), c[:, i])
+
+
+def _extreme_rows(
+    x: Tensor, c: Tensor, residual: Tensor | None, grid: Tensor, basis: Basis, *, largest: bool
+) -> Tensor:
+    """The first row of every edge's largest (smallest) activation, [I, O].
+
+    Looked for only when a gradient needs it: an extreme with its place takes ten times as long as
+    one without.
+    """
+    best = x.new_full((x.shape[1], c.shape[2]), -torch.inf)
+    row = torch.zeros(best.shape, dtype=torch.int64, device=x.device)
+    for i, b, phi in _activations(x, c, residual, grid, basis):
+        found = (phi if largest else phi.neg_()).max(1)
+        better = found.values > best[i]
+        best[i] = torch.where(better, found.values, best[i])
+        row[i] = torch.where(better, found.indices + b.start, row[i])
+    return row
 
 
 def _blocks(x: Tensor, c: Tensor) -> Iterator[slice]:

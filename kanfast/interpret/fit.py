@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def fit(
 
     with progress(steps, quiet=log == 0) as show:
         for index in range(steps):
-            kept = {name: value.clone() for name, value in model.state_dict().items()}
+            kept = copy.deepcopy(model.state_dict())
             x, y = _rows(dataset, "train", batch, generator)
             if (
                 update_grid
