@@ -1,9 +1,10 @@
 """Compile the kernels for GPUs that are not here.
 
-`compile_for("sm_90")` makes Triton believe in such a GPU whose memory is the CPU's: the launchers run unchanged on
-CPU tensors, every kernel is specialised and compiled exactly as it would be there, and nothing is executed.
-It needs a process in which Triton does not interpret (TRITON_INTERPRET unset or 0). What exceeds the GPU's shared or
-tensor memory is compiled and listed all the same: `Compiled.overflow` says so.
+`compile_for("sm_90")` makes Triton believe in such a GPU whose memory is the CPU's: the launchers
+run unchanged on CPU tensors, every kernel is specialised and compiled exactly as it would be
+there, and nothing is executed. It needs a process in which Triton does not interpret
+(TRITON_INTERPRET unset or 0). What exceeds the GPU's shared or tensor memory is compiled and
+listed all the same: `Compiled.overflow` says so.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 
-# Shared memory (LDS) a program may use, in bytes: CUDA programming guide, "Technical Specifications"; CDNA3 ISA guide.
+# Shared memory (LDS) a program may use, in bytes: CUDA programming guide, "Technical
+# Specifications"; CDNA3 ISA guide.
 SHARED_LIMIT = {
     "sm_80": 163 << 10,
     "sm_86": 99 << 10,
@@ -120,9 +122,12 @@ class _Driver(DriverBase):
 
 @contextlib.contextmanager
 def compile_for(target: str) -> Iterator[list[Launch]]:
-    """Within this context launches compile for the target; the list fills with what would have been launched."""
+    """Within this context launches compile for the target; the list fills with what would have
+    been launched."""
     if triton.knobs.runtime.interpret:
-        raise RuntimeError("TRITON_INTERPRET is set, so kernels are not compiled; unset it and start again")
+        raise RuntimeError(
+            "TRITON_INTERPRET is set, so kernels are not compiled; unset it and start again"
+        )
     launches: list[Launch] = []
     inspected: dict[str, Compiled] = {}
 
@@ -171,7 +176,9 @@ def _inspect(kernel, target: str) -> Compiled:  # type: ignore[no-untyped-def]
             file.write(kernel.asm["cubin"])
             file.flush()
             usage, text = (
-                subprocess.run([tool(name), option, file.name], capture_output=True, text=True, check=True).stdout
+                subprocess.run(
+                    [tool(name), option, file.name], capture_output=True, text=True, check=True
+                ).stdout
                 for name, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
             )
         registers = int(re.search(r"REG:(\d+)", usage).group(1))  # type: ignore[union-attr]
@@ -181,5 +188,15 @@ def _inspect(kernel, target: str) -> Compiled:  # type: ignore[no-untyped-def]
     tensor = len(re.findall(TENSOR_CORE[TARGETS[target].backend], text))
     columns = getattr(meta, "tmem_size", None) or 0
     return Compiled(
-        meta.name, target, registers, spills, meta.shared, columns, meta.num_warps, tensor, wide, narrow, text
+        meta.name,
+        target,
+        registers,
+        spills,
+        meta.shared,
+        columns,
+        meta.num_warps,
+        tensor,
+        wide,
+        narrow,
+        text,
     )

@@ -1,20 +1,23 @@
 """The profiler that needs no GPU: what bounds each kernel, read from its machine code.
 
-    python -m bench.codegen [--targets sm_90 ..] [--ops forward ..] [--precisions tf32 ..] [--knots uniform ..] [--csv PATH]
-    python -m bench.codegen --check [--wide] [--json] ..
+    python -m bench.codegen [--targets sm_90 ..] [--ops forward ..] [--precisions tf32 ..] [--knots
+    uniform ..] [--csv PATH] python -m bench.codegen --check [--wide] [--json] ..
 
-Every launcher runs on a pretended GPU (bench.aot), the tensor-core loops of its kernels are found in the machine code,
-and instructions are counted by pipe. The cycles each pipe of an SM needs for one program (its loops times their trips,
-plus all that stands outside) are compared with the cycles the tensor cores need for the program's multiply-adds: the slowest
-resource is the bound, and tensor / bound is the fraction of the tensor rate the kernel can reach. Of several launches
-of one call the sum counts; the cycles printed are those of a trip of the first one's loop.
+Every launcher runs on a pretended GPU (bench.aot), the tensor-core loops of its kernels are found
+in the machine code, and instructions are counted by pipe. The cycles each pipe of an SM needs for
+one program (its loops times their trips, plus all that stands outside) are compared with the
+cycles the tensor cores need for the program's multiply-adds: the slowest resource is the bound,
+and tensor / bound is the fraction of the tensor rate the kernel can reach. Of several launches of
+one call the sum counts; the cycles printed are those of a trip of the first one's loop.
 
-It is a model, not a measurement. It knows no latency, no bank conflicts, no waves, no power limit, and supposes that
-resources overlap perfectly. Where warp-group dots each have a wait after them, `lockstep` is the fraction if nothing
-overlapped the instructions between a wait and the next dot: the truth lies between the two.
+It is a model, not a measurement. It knows no latency, no bank conflicts, no waves, no power limit,
+and supposes that resources overlap perfectly. Where warp-group dots each have a wait after them,
+`lockstep` is the fraction if nothing overlapped the instructions between a wait and the next dot:
+the truth lies between the two.
 
---check compiles what the launch table can pick and lists what spills, does not fit, or misses its tensor cores or 128-bit
-loads; with --wide over degrees, derivatives, activations, scales and small shapes.
+--check compiles what the launch table can pick and lists what spills, does not fit, or misses its
+tensor cores or 128-bit loads; with --wide over degrees, derivatives, activations, scales and small
+shapes.
 """
 
 from __future__ import annotations
@@ -40,12 +43,15 @@ KNOTS = ("uniform", "general")
 RESULTS = Path("bench/results/codegen.csv")
 RESOURCES = ("tensor", *sass.PIPES, "l2")
 COLUMNS = (
-    "target", "op", "precision", "knots", "tile", "warps", "registers", "spills", "shared", "resident", "trips", "dots",
+    "target", "op", "precision", "knots", "tile", "warps", "registers", "spills", "shared",
+    "resident", "trips", "dots",
     *RESOURCES, "barriers", "bound", "fraction", "lockstep",
 )  # fmt: skip
 
 
-def launches(target, op, precision, basis, deriv, *, rows=65536, inputs=512, outputs=512, scale=False):
+def launches(
+    target, op, precision, basis, deriv, *, rows=65536, inputs=512, outputs=512, scale=False
+):
     """The launches of one call of a launcher for a target, nothing executed."""
     wide = torch.float64 if precision == "float64" else torch.float32
     narrow = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, wide)
@@ -75,12 +81,20 @@ def work(op, a):
         functions, trips = a["COUNT"] + residual, -(-a["ROWS"] // block_b)
         g_bytes = block_b * block_o * a["g_ptr"].element_size()
         written = functions * block_i * block_o * a["out_ptr"].element_size()
-        return trips, trips * functions * tile, trips * (x_bytes * (1 + a["HAS_SCALE"]) + g_bytes) + written
+        return (
+            trips,
+            trips * functions * tile,
+            trips * (x_bytes * (1 + a["HAS_SCALE"]) + g_bytes) + written,
+        )
     parts = 2 if a["PRECISION"] == "tf32x3" else 1
     w_bytes = block_i * block_o * a["c_ptr"].element_size() * parts
     if op == "forward":
         functions, trips = a["CHUNKS"] * a["CHUNK"] + a["TAIL"] + residual, -(-a["I"] // block_i)
-        return trips, trips * functions * tile, trips * (functions * w_bytes + x_bytes * (1 + a["HAS_SCALE"]))
+        return (
+            trips,
+            trips * functions * tile,
+            trips * (functions * w_bytes + x_bytes * (1 + a["HAS_SCALE"])),
+        )
     blocks = -(-a["O"] // block_o)
     functions = a["SPLINES"] + residual
     g_bytes = block_b * block_o * a["g_ptr"].element_size()
@@ -89,21 +103,21 @@ def work(op, a):
 
 
 def trips_of(op, arguments, loops, trips):
-    """How often each loop runs. The input gradient has a first one, over blocks of outputs, for the residual."""
+    """How often each loop runs. The input gradient has a first one, over blocks of outputs, for
+    the residual."""
     if op == "input_grad" and loops == 2:
         return [-(-arguments["O"] // min(64, arguments["BLOCK_O"])), trips]
     return [trips] * loops
 
 
 def rate_of(precision, target):
-    """(multiply-adds a cycle and SM, how often the contraction is done): of the tensor cores where there are any."""
+    """(multiply-adds a cycle and SM, how often the contraction is done): of the tensor cores where
+    there are any."""
     rates = sass.RATES[target]
     if precision in ("bfloat16", "float16"):
         return rates["16"], 1
     if precision == "tf32x3":
         return rates["tf32"], 3
-    if precision == "ieee":
-        return rates.get("ieee", rates["fma"]), 1
     return rates[precision], 1
 
 
@@ -125,7 +139,9 @@ def profile(op, launch):
     code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
     trips, multiply_adds, read = work(op, a)
     inside = [range(*span) for span in code.loops]
-    outside = [pair for n, pair in enumerate(code.instructions) if not any(n in span for span in inside)]
+    outside = [
+        pair for n, pair in enumerate(code.instructions) if not any(n in span for span in inside)
+    ]
     need = sass.cycles(outside, kernel.warps, kernel.target)
     for span, times in zip(inside, trips_of(op, a, len(inside), trips), strict=True):
         body = code.instructions[span.start : span.stop]
@@ -140,9 +156,19 @@ def profile(op, launch):
 
 
 def row_of(target, op, precision, knots, *, width=512, rows=65536):
-    """The table's row of one call: G = 5, k = 3, SiLU; the input gradient is the forward's, of order 1."""
+    """The table's row of one call: G = 5, k = 3, SiLU; the input gradient is the forward's, of
+    order 1."""
     basis = Basis(5, 3, "silu", knots == "uniform")
-    done = launches(target, op, precision, basis, int(op == "input_grad"), rows=rows, inputs=width, outputs=width)
+    done = launches(
+        target,
+        op,
+        precision,
+        basis,
+        int(op == "input_grad"),
+        rows=rows,
+        inputs=width,
+        outputs=width,
+    )
     main = [launch for launch in done if launch.kernel.name == f"{op}_kernel"]
     total, bound = Counter(), 0.0
     for launch in main:
@@ -153,43 +179,66 @@ def row_of(target, op, precision, knots, *, width=512, rows=65536):
             total[name] += programs * amount
     need, trips = profile(op, main[0])
     kernel, a = main[0].kernel, main[0].arguments
+    serial = total["tensor"] + total["exposed"]
     slowest = max(RESOURCES, key=lambda name: (round(total[name]), name == "tensor"))
     return {
         "target": target, "op": op, "precision": precision, "knots": knots,
         "tile": "x".join(str(a[f"BLOCK_{axis}"]) for axis in "BIO"), "warps": kernel.warps,
         "registers": max(launch.kernel.registers for launch in main),
         "spills": max(launch.kernel.spills for launch in main),
-        "shared": max(launch.kernel.shared for launch in main), "resident": resident(kernel, target), "trips": trips,
+        "shared": max(launch.kernel.shared for launch in main),
+        "resident": resident(kernel, target),
+        "trips": trips,
         "dots": min(launch.kernel.tensor_core for launch in main),
         **{name: round(need[name] / trips) for name in (*RESOURCES, "barriers")},
         "bound": slowest, "fraction": round(total["tensor"] / bound, 3),
-        "lockstep": round(total["tensor"] / max(bound, total["tensor"] + total["exposed"]), 3) if total["exposed"] else "",
+        "lockstep": round(total["tensor"] / max(bound, serial), 3) if total["exposed"] else "",
     }  # fmt: skip
 
 
 def show(row):
     widths = {"target": 7, "op": 12, "precision": 9, "knots": 8, "tile": 12, "bound": 7}
-    return " ".join(f"{row[column]!s:>{widths.get(column, max(6, len(column)))}}" for column in COLUMNS)
+    return " ".join(
+        f"{row[column]!s:>{widths.get(column, max(6, len(column)))}}" for column in COLUMNS
+    )
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(prog="python -m bench.codegen", description=__doc__.splitlines()[0])
-    parser.add_argument("--targets", nargs="+", choices=tuple(aot.TARGETS), default=("sm_80", "sm_89", "sm_90", "sm_100", "gfx942"))
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.codegen", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--targets",
+        nargs="+",
+        choices=tuple(aot.TARGETS),
+        default=("sm_80", "sm_89", "sm_90", "sm_100", "gfx942"),
+    )
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--knots", nargs="+", choices=KNOTS, default=KNOTS)
     parser.add_argument("--width", type=int, default=512, help="I and O of the layer")
-    parser.add_argument("--csv", type=Path, help=f"write the table there (the committed one: {RESULTS})")
-    parser.add_argument("--check", action="store_true", help="list what does not fit its target instead")
-    parser.add_argument("--wide", action="store_true", help="--check every structure, not the main ones alone")
-    parser.add_argument("--json", action="store_true", help="--check prints every kernel as a line of JSON")
+    parser.add_argument(
+        "--csv", type=Path, help=f"write the table there (the committed one: {RESULTS})"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="list what does not fit its target instead"
+    )
+    parser.add_argument(
+        "--wide", action="store_true", help="--check every structure, not the main ones alone"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="--check prints every kernel as a line of JSON"
+    )
     options = parser.parse_args(argv)
     cases = list(itertools.product(options.targets, options.ops, options.precisions, options.knots))
     if options.check:
         from . import fit
 
         return fit.check(cases, wide=options.wide, as_json=options.json)
-    print("A model of one SM from counted instructions: no latency, no bank conflicts. Cycles per trip of the loop.")
+    print(
+        "A model of one SM from counted instructions: no latency, no bank conflicts. "
+        "Cycles per trip of the loop."
+    )
     print(show({column: column for column in COLUMNS}))
     table = []
     for case in cases:

@@ -8,7 +8,8 @@ from kanfast.basis import Basis
 
 from . import aot, codegen
 
-# Tensor-core instructions are missing where the hardware has none for float32 ("ieee" on NVIDIA) or float64.
+# Tensor-core instructions are missing where the hardware has none for float32 ("ieee" on NVIDIA)
+# or float64.
 WITHOUT_TENSOR_CORES = {
     ("sm_80", "ieee"), ("sm_86", "ieee"), ("sm_89", "ieee"), ("sm_90", "ieee"), ("sm_100", "ieee"),
     ("sm_86", "float64"), ("sm_89", "float64"),
@@ -16,7 +17,8 @@ WITHOUT_TENSOR_CORES = {
 
 
 def structures(wide):
-    """(degree, derivative, activation, scale, (rows, inputs, outputs)): the main one, or all that matter."""
+    """(degree, derivative, activation, scale, (rows, inputs, outputs)): the main one, or all that
+    matter."""
     main = (65536, 512, 512)
     yield 3, 0, "silu", False, main
     if not wide:
@@ -61,10 +63,20 @@ def check(cases, *, wide, as_json):
             for kernel in {id(kernel): kernel for kernel in main}.values():
                 found = problems(kernel, precision, min(shape) >= 64)
                 bad += bool(found)
-                name = f"{target} {op} {precision} {knots} {shape} k={degree} n={deriv} {activation}" + scale * " s"
-                row = {"name": name, "precision": precision, "knots": knots, "registers": kernel.registers}
+                name = (
+                    f"{target} {op} {precision} {knots} {shape} k={degree} n={deriv} {activation}"
+                    + scale * " s"
+                )
+                row = {
+                    "name": name,
+                    "precision": precision,
+                    "knots": knots,
+                    "registers": kernel.registers,
+                }
                 if as_json:
-                    print(json.dumps({**row, "shared": kernel.shared, "problems": found}), flush=True)
+                    print(
+                        json.dumps({**row, "shared": kernel.shared, "problems": found}), flush=True
+                    )
                 elif found:
                     print(f"{name}: {'; '.join(found)}", flush=True)
     if not as_json:

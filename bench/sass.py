@@ -1,10 +1,12 @@
-"""Machine code as the profiler needs it: loops with tensor-core instructions, and what each instruction costs where.
+"""Machine code as the profiler needs it: loops with tensor-core instructions, and what each
+instruction costs where.
 
-NVIDIA's SASS is the output of `nvdisasm -c`, AMD's code that of LLVM. Rates of an SM (NVIDIA) or compute unit
-(AMD), per cycle. Sources: [G] CUDA C++ programming guide, "Throughput of Native Arithmetic Instructions" and
-"Technical Specifications"; [A] A100, [H] H100 and [B] B200 whitepapers and data sheets: peak rate / (2 x SMs x boost clock);
-[C] CDNA3 whitepaper and ISA guide; [M] public microbenchmarks of the L2 cache (Chips and Cheese), read bandwidth
-divided by SMs and clock, of which sm_100's is unknown and set to that of sm_90.
+NVIDIA's SASS is the output of `nvdisasm -c`, AMD's code that of LLVM. Rates of an SM (NVIDIA) or
+compute unit (AMD), per cycle. Sources: [G] CUDA C++ programming guide, "Throughput of Native
+Arithmetic Instructions" and "Technical Specifications"; [A] A100, [H] H100 and [B] B200
+whitepapers and data sheets: peak rate / (2 x SMs x boost clock); [C] CDNA3 whitepaper and ISA
+guide; [M] public microbenchmarks of the L2 cache (Chips and Cheese), read bandwidth divided by SMs
+and clock, of which sm_100's is unknown and set to that of sm_90.
 """
 
 from __future__ import annotations
@@ -13,42 +15,62 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-# Multiply-adds on the tensor cores by precision; lanes of the vector units; bytes. "fma" is what a float32 FMA
-# costs off the tensor cores, for the precisions ("ieee") that have none there.
-RATES: dict[str, dict[str, float]] = {
-    # [A] 312 / 156 / 19.5 TFLOPS, 108 SMs at 1.41 GHz. L2: 5120 bytes a cycle at most [A], 7/10 of it [M].
-    "sm_80": {"16": 1024, "tf32": 512, "float64": 64, "fma": 64, "alu": 64, "mufu": 16, "fp64": 32, "l2": 33},
+# Multiply-adds of a dot by precision: 16 bits, tf32, float32, float64; lanes of the vector units
+# for FMA, integer and comparison, special functions, float64; bytes from L2.
+_UNITS = ("16", "tf32", "ieee", "float64", "fma", "alu", "mufu", "fp64", "l2")
+_RATES = {
+    # [A] 312 / 156 / 19.5 TFLOPS, 108 SMs at 1.41 GHz; L2 0.7 of 5120 bytes a cycle [A].
+    "sm_80": (1024, 512, 64, 64, 64, 64, 16, 32, 33),
     # RTX A6000 data sheet (GeForce cards have half of it with float32 accumulation).
-    "sm_86": {"16": 512, "tf32": 256, "float64": 2, "fma": 128, "alu": 64, "mufu": 16, "fp64": 2, "l2": 16},
+    "sm_86": (512, 256, 128, 2, 128, 64, 16, 2, 16),
     # L40S data sheet.
-    "sm_89": {"16": 512, "tf32": 256, "float64": 2, "fma": 128, "alu": 64, "mufu": 16, "fp64": 2, "l2": 16},
+    "sm_89": (512, 256, 128, 2, 128, 64, 16, 2, 16),
     # [H] 989 / 495 / 67 TFLOPS, 132 SMs at 1.83 GHz; L2 5.5 to 7 TB/s [M].
-    "sm_90": {"16": 2048, "tf32": 1024, "float64": 128, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 30},
+    "sm_90": (2048, 1024, 128, 128, 128, 64, 16, 64, 30),
     # [B] 2250 / 1125 / 40 TFLOPS, 148 SMs at 1.85 GHz.
-    "sm_100": {"16": 4096, "tf32": 2048, "float64": 64, "fma": 128, "alu": 64, "mufu": 16, "fp64": 64, "l2": 30},
+    "sm_100": (4096, 2048, 128, 64, 128, 64, 16, 64, 30),
     # [C] 1307 / 653 / 163 / 163 TFLOPS, 304 CUs at 2.1 GHz; L2 2 KB a cycle and 38 CUs.
-    "gfx942": {"16": 1024, "tf32": 512, "float64": 128, "ieee": 128, "fma": 64, "alu": 64, "mufu": 16, "fp64": 64, "l2": 54},
-}  # fmt: skip
+    "gfx942": (1024, 512, 128, 128, 64, 64, 16, 64, 54),
+}
+RATES = {target: dict(zip(_UNITS, row, strict=True)) for target, row in _RATES.items()}
 SHARED_BYTES = 128  # a cycle, all of them [G], [C]
 
 PIPES = ("issue", "fma", "alu", "mufu", "fp64", "lsu")
 
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P[\dT]+)?\s*([A-Z][A-Z0-9_]*(?:\.[\w.]+)?)\s*(.*)$")
+_INSTRUCTION = re.compile(
+    r"^\s+/\*[0-9a-f]+\*/\s+(@!?U?P[\dT]+)?\s*([A-Z][A-Z0-9_]*(?:\.[\w.]+)?)\s*(.*)$"
+)
 _FMA = {"FADD", "FMUL", "FFMA", "HADD2", "HMUL2", "HFMA2", "FSWZADD"}
 _PACKED = {"FADD2", "FMUL2", "FFMA2"}  # two float32 operations of one lane: sm_100
 _FP64 = {"DADD", "DMUL", "DFMA", "DSETP", "DMNMX"}
 _MUFU = {"MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "I2FP"}
-_SHARED = {"LDS", "STS", "LDSM", "STSM", "LDG", "STG", "LDGSTS", "LDL", "STL", "SHFL", "LD", "ST", "ATOMS"}
+_SHARED = {
+    "LDS",
+    "STS",
+    "LDSM",
+    "STSM",
+    "LDG",
+    "STG",
+    "LDGSTS",
+    "LDL",
+    "STL",
+    "SHFL",
+    "LD",
+    "ST",
+    "ATOMS",
+}
 _CONTROL = {
-    "BRA", "BAR", "DEPBAR", "LDGDEPBAR", "WARPGROUP", "MEMBAR", "FENCE", "NOP", "EXIT", "RET", "CALL", "BSSY", "BSYNC",
-    "WARPSYNC", "SYNCS", "ELECT", "LDC", "LDCU", "S2R", "S2UR", "R2UR", "CS2R", "ERRBAR", "CCTL", "YIELD", "LDTM",
-    "STTM", "VOTE", "VOTEU", "NANOSLEEP", "UTCBAR", "MOV", "B2R", "CREDUX", "REDUX", "BREAK", "BMOV", "LEPC", "BPT",
+    "B2R", "BAR", "BMOV", "BPT", "BRA", "BREAK", "BSSY", "BSYNC", "CALL", "CCTL", "CREDUX",
+    "CS2R", "DEPBAR", "ELECT", "ERRBAR", "EXIT", "FENCE", "LDC", "LDCU", "LDGDEPBAR", "LDTM",
+    "LEPC", "MEMBAR", "MOV", "NANOSLEEP", "NOP", "R2UR", "REDUX", "RET", "S2R", "S2UR", "STTM",
+    "SYNCS", "UTCBAR", "VOTE", "VOTEU", "WARPGROUP", "WARPSYNC", "YIELD",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Code:
-    """A kernel's machine code: instructions (opcode, operands) and the spans of its innermost tensor-core loops."""
+    """A kernel's machine code: instructions (opcode, operands) and the spans of its innermost
+    tensor-core loops."""
 
     instructions: list[tuple[str, str]]
     loops: list[tuple[int, int]]  # [first, last + 1)
@@ -69,18 +91,24 @@ def parse(text: str, amd: bool) -> Code:
         match = re.match(r"^\t()([a-z]\w+)\s*(.*)$", line) if amd else _INSTRUCTION.match(line)
         if not match:
             continue
-        code.append(("NOP" if match[1] == "@!PT" else match[2], match[3]))  # never executed, but issued
+        code.append(
+            ("NOP" if match[1] == "@!PT" else match[2], match[3])
+        )  # never executed, but issued
         if match[2].startswith(("BRA", "s_cbranch", "s_branch")):
             target = re.search(r"(\.L\w+)", match[3])
             if target and target[1] in labels:  # seen already, so behind us
                 spans.append((labels[target[1]], len(code)))
-    # What follows the end is slow paths out of line, such as the wait for a barrier that was not ready.
-    end = max((n for n, (name, _) in enumerate(code) if name in ("EXIT", "s_endpgm")), default=len(code))
+    # What follows the end is slow paths out of line, such as the wait for a barrier that was not
+    # ready.
+    end = max(
+        (n for n, (name, _) in enumerate(code) if name in ("EXIT", "s_endpgm")), default=len(code)
+    )
     return Code(code[:end], _innermost(code, [span for span in spans if span[1] <= end]))
 
 
 def _innermost(code: list[tuple[str, str]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Loops with the most of the dots' work: tensor-core instructions, or FMAs where there are none."""
+    """Loops with the most of the dots' work: tensor-core instructions, or FMAs where there are
+    none."""
 
     def work(span: tuple[int, int]) -> int:
         ops = [op for op, _ in code[span[0] : span[1]]]
@@ -105,7 +133,8 @@ def _width(opcode: str) -> int:
 
 
 def _matrix_shared(opcode: str, operands: str) -> float:
-    """Bytes of shared memory that one warp's share of a warp-group dot reads: B, and A where it is there."""
+    """Bytes of shared memory that one warp's share of a warp-group dot reads: B, and A where it is
+    there."""
     m, n, k = map(int, re.search(r"(\d+)x(\d+)x(\d+)", opcode).groups())  # type: ignore[union-attr]
     size = 4 if "TF32" in opcode else 2
     a_in_shared = operands.split(",")[1].strip().startswith("gdesc")
@@ -143,7 +172,7 @@ def cycles(instructions: list[tuple[str, str]], warps: int, target: str) -> Coun
     return need
 
 
-def _amd(op: str, warps: int, rate: dict[str, float], need: Counter[str]) -> None:
+def _amd(op: str, warps: int, rate: dict[str, int], need: Counter[str]) -> None:
     """Four SIMDs of 16 lanes; units issue side by side, so "issue" is the vector unit's."""
     lanes = 64 * warps
     if op.startswith(("v_exp", "v_rcp", "v_log", "v_sqrt", "v_rsq")):
@@ -156,8 +185,8 @@ def _amd(op: str, warps: int, rate: dict[str, float], need: Counter[str]) -> Non
 
 
 def exposed(instructions: list[tuple[str, str]]) -> int:
-    """Instructions between the wait for a warp-group dot and the next one: the tensor core stands still if all
-    warps go in step and no other program shares the SM."""
+    """Instructions between the wait for a warp-group dot and the next one: the tensor core stands
+    still if all warps go in step and no other program shares the SM."""
     total, open_since = 0, None
     for n, (op, operands) in enumerate(instructions):
         if op.startswith("WARPGROUP.DEPBAR") and "0x0" in operands:

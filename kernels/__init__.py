@@ -1,4 +1,5 @@
-"""The Triton kernels behind kanfast.ops: three launchers, tensors in, tensors out. Mathematics in README.md."""
+"""The Triton kernels behind kanfast.ops: three launchers, tensors in, tensors out. Mathematics in
+README.md."""
 
 from .forward import forward
 from .input_grad import input_grad

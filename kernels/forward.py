@@ -10,10 +10,13 @@ from . import basis, launch, pack, runtime
 @triton.jit
 def _chunk(
     acc, x, scale, i, mask_i, grid_ptr, c_ptr, stride_part, stride_cj, j0, I, mask_c,
-    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT: tl.constexpr,
-    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN: tl.constexpr,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr, COUNT:
+    tl.constexpr,
+    PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN:
+    tl.constexpr,
 ):  # fmt: skip
-    """acc += sum of the COUNT bases from j0 of this block of inputs; c_ptr: [BLOCK_I, BLOCK_O] at j = 0."""
+    """acc += sum of the COUNT bases from j0 of this block of inputs; c_ptr: [BLOCK_I, BLOCK_O] at
+    j = 0."""
     i, mask_i = i[None, :], mask_i[None, :]
     if UNIFORM and DERIV > 0:
         scale *= basis.input_factor(i, mask_i, grid_ptr, x.dtype, UNIFORM, G, DEGREE, DERIV)
@@ -25,9 +28,15 @@ def _chunk(
             f = f * scale
         if KEEP_NAN and step == 0:
             f += x * 0.0
-        f = runtime.parts(f, PRECISION, INTERPRETED, FINITE=not HAS_SCALE and not (KEEP_NAN and step == 0))
+        f = runtime.parts(
+            f, PRECISION, INTERPRETED, FINITE=not HAS_SCALE and not (KEEP_NAN and step == 0)
+        )
         w = runtime.load_parts(
-            c_ptr + tl.cast(j0 + step, tl.int64) * stride_cj, stride_part, mask_c, PRECISION, INTERPRETED
+            c_ptr + tl.cast(j0 + step, tl.int64) * stride_cj,
+            stride_part,
+            mask_c,
+            PRECISION,
+            INTERPRETED,
         )
         acc = runtime.dot(f, w, acc, PRECISION)
     return acc
@@ -69,8 +78,9 @@ def forward_kernel(
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """One program: one tile [BLOCK_B, BLOCK_O] of y. It loops over blocks of inputs, makes the bases of the
-    block in registers one after the other, and adds each one's product with its coefficients."""
+    """One program: one tile [BLOCK_B, BLOCK_O] of y. It loops over blocks of inputs, makes the
+    bases of the block in registers one after the other, and adds each one's product with its
+    coefficients."""
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
     pid_b = tl.program_id(0).to(tl.int64)
@@ -94,12 +104,14 @@ def forward_kernel(
         c_tile = c_col + i.to(tl.int64)[:, None] * stride_ci
         for chunk in range(CHUNKS):
             acc = _chunk(
-                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, chunk * CHUNK, I, mask_c,
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, chunk * CHUNK,
+                I, mask_c,
                 UNIFORM, G, DEGREE, DERIV, CHUNK, PRECISION, INTERPRETED, HAS_SCALE, False,
             )  # fmt: skip
         if TAIL > 0:
             acc = _chunk(
-                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, CHUNKS * CHUNK, I, mask_c,
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, CHUNKS * CHUNK,
+                I, mask_c,
                 UNIFORM, G, DEGREE, DERIV, TAIL, PRECISION, INTERPRETED, HAS_SCALE, KEEP_NAN,
             )  # fmt: skip
         if ACTIVATION != "none":
@@ -108,7 +120,11 @@ def forward_kernel(
                 f = f * scale
             f = runtime.parts(f, PRECISION, INTERPRETED)
             w = runtime.load_parts(
-                c_tile + tl.cast(G + DEGREE, tl.int64) * stride_cj, stride_part, mask_c, PRECISION, INTERPRETED
+                c_tile + tl.cast(G + DEGREE, tl.int64) * stride_cj,
+                stride_part,
+                mask_c,
+                PRECISION,
+                INTERPRETED,
             )
             acc = runtime.dot(f, w, acc, PRECISION)
 
@@ -118,20 +134,24 @@ def forward_kernel(
 
 
 def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
-    """y [B, O] from x [B, I], packed coefficients c [J, I, O], input scale s [B, I] or None, grid [I, M]."""
+    """y [B, O] from x [B, I], packed coefficients c [J, I, O], input scale s [B, I] or None, grid
+    [I, M]."""
     (rows, inputs), outputs = x.shape, c.shape[2]
     y = torch.empty(rows, outputs, dtype=runtime.storage_dtype(out_dtype), device=x.device)
     if y.numel() == 0:
         return y.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
     demanding = launch.demanding("forward", basis, deriv, s is not None)
-    tile, limit = launch.tile("forward", precision, x.device, rows, inputs, outputs, demanding=demanding)
+    tile, limit = launch.tile(
+        "forward", precision, x.device, rows, inputs, outputs, demanding=demanding
+    )
     count, chunk, tail = launch.chunks(launch.splines(basis, deriv), limit)
     scale = x if s is None else s
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=1)
         forward_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(outputs, tile["BLOCK_O"]))](
-            x, w.tensor, scale, launch.knots(grid, basis, precision), y, rows, inputs, outputs, w.inputs, w.outputs,
+            x, w.tensor, scale, launch.knots(grid, basis, precision), y, rows, inputs, outputs,
+            w.inputs, w.outputs,
             x.stride(0), x.stride(1), scale.stride(0), scale.stride(1), *w.strides,
             HAS_SCALE=s is not None, PRECISION=precision,
             CHUNKS=count, CHUNK=chunk, TAIL=tail, **launch.structure(basis, deriv), **tile,

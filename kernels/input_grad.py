@@ -40,10 +40,12 @@ def input_grad_kernel(
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """One program: one tile [BLOCK_I, BLOCK_B] of dx, transposed. A tile of g stays in shared memory while the coefficients of
-    one basis after the other pass by; each product is weighted with its basis at x and added."""
+    """One program: one tile [BLOCK_I, BLOCK_B] of dx, transposed. A tile of g stays in shared
+    memory while the coefficients of one basis after the other pass by; each product is weighted
+    with its basis at x and added."""
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
-    BLOCK_R: tl.constexpr = min(BLOCK_O, 64)  # of the residual, whose loop holds nothing in shared memory
+    # For the residual, whose loop has no tile of g to hold.
+    BLOCK_R: tl.constexpr = min(BLOCK_O, 64)
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
     first_i, first_b = tl.program_id(1) * BLOCK_I, tl.program_id(0).to(tl.int64) * BLOCK_B
     row, column = tl.arange(0, BLOCK_I)[:, None], tl.arange(0, BLOCK_B)[None, :]
@@ -67,7 +69,12 @@ def input_grad_kernel(
             o = tl.arange(0, BLOCK_R)
             g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
             g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
-            w_tile = c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj + o0 * stride_co + (c_row + o[None, :] * stride_co)
+            w_tile = (
+                c_block
+                + tl.cast(G + DEGREE, tl.int64) * stride_cj
+                + o0 * stride_co
+                + (c_row + o[None, :] * stride_co)
+            )
             w = runtime.load_parts(
                 w_tile, stride_part, mask_c & (o0 + o < O_PADDED)[None, :], PRECISION, INTERPRETED
             )
@@ -81,18 +88,23 @@ def input_grad_kernel(
             g = runtime.parts(g, PRECISION, INTERPRETED)
             w_tile = c_row + o[None, :] * stride_co
             mask_w = mask_c & (o0 + o < O_PADDED)[None, :]
-            # From basis 0, in terms of o0: or Triton would hold the state of the start through all of the loop.
+            # From basis 0, in terms of o0: or Triton would hold the state of the start through all
+            # of the loop.
             zero = tl.minimum(o0, 0)
             state = basis.start(x, i, mask_i, grid_ptr, zero, I, UNIFORM, G, DEGREE, DERIV)
             for j in range(SPLINES):
                 w_block = c_block + tl.cast(j, tl.int64) * stride_cj + o0 * stride_co
-                w = runtime.load_parts(w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED)
+                w = runtime.load_parts(
+                    w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED
+                )
                 acc = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
                 state = basis.laid_out_like(acc, state, j < SPLINES)
                 state = basis.advance(state, j, i, mask_i, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
                 out += state[0] * acc
     out *= factor
-    tl.store(out_ptr + first_b * I + (column * I + i), out.to(out_ptr.dtype.element_ty), mask=mask_x)
+    tl.store(
+        out_ptr + first_b * I + (column * I + i), out.to(out_ptr.dtype.element_ty), mask=mask_x
+    )
 
 
 def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
@@ -103,14 +115,19 @@ def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
         return out.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
     demanding = launch.demanding("input_grad", basis, deriv, False)
-    tile, _ = launch.tile("input_grad", precision, x.device, rows, inputs, outputs, demanding=demanding)
+    tile, _ = launch.tile(
+        "input_grad", precision, x.device, rows, inputs, outputs, demanding=demanding
+    )
     g = runtime.narrow(g, tile["BLOCK_B"], tile["BLOCK_O"])
     x = runtime.narrow(x, tile["BLOCK_B"], inputs)
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=2)
-        input_grad_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(inputs, tile["BLOCK_I"]))](
-            g, x, w.tensor, launch.knots(grid, basis, precision), out, rows, inputs, outputs, w.inputs, w.outputs,
+        programs = triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(inputs, tile["BLOCK_I"])
+        input_grad_kernel[programs](
+            g, x, w.tensor, launch.knots(grid, basis, precision), out, rows, inputs, outputs,
+            w.inputs, w.outputs,
             *g.stride(), *x.stride(), *w.strides,
-            PRECISION=precision, SPLINES=launch.splines(basis, deriv), **launch.structure(basis, deriv), **tile,
+            PRECISION=precision, SPLINES=launch.splines(basis, deriv), **launch.structure(basis,
+            deriv), **tile,
         )  # fmt: skip
     return out.to(out_dtype)

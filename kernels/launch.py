@@ -1,7 +1,8 @@
 """Launch parameters: one literal table, and the structure of the unrolled loops.
 
-The table's entries were chosen with `python -m bench.codegen` (TUNING.md); none spills registers or exceeds the shared
-memory of a target of its class, for any degree up to 3, derivative up to 2 and activation.
+The table's entries were chosen with `python -m bench.codegen` (TUNING.md); none spills registers
+or exceeds the shared memory of a target of its class, for any degree up to 3, derivative up to 2
+and activation.
 """
 
 import triton
@@ -9,28 +10,95 @@ import triton
 from . import runtime
 from .basis import general
 
-# TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases unrolled at once)
+# TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases
+# unrolled at once)
 TILES = {
     "mma": {
-        ("forward", "float64"): (32, 16, 64, 4, 1, 8),
-        ("forward", "ieee"): (64, 16, 64, 4, 2, 8),
+        ("forward", "float64"): (64, 16, 64, 4, 1, 8),
+        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 8),
+        ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
+        ("forward", "ieee", "demanding"): (64, 16, 32, 4, 2, 8),
         ("forward", "tf32x3"): (128, 16, 64, 8, 2, 8),
         ("forward", "tf32"): (128, 16, 64, 4, 2, 8),
+        ("forward", "tf32", "demanding"): (128, 16, 64, 8, 2, 8),
         ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
+        ("forward", "bfloat16", "demanding"): (128, 16, 128, 8, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
-        ("input_grad", "tf32x3"): (64, 64, 32, 4, 2, 8),
-        ("input_grad", "tf32"): (128, 64, 64, 8, 2, 8),
+        ("input_grad", "tf32x3"): (128, 64, 32, 8, 2, 8),
+        ("input_grad", "tf32x3", "demanding"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32"): (128, 64, 32, 8, 2, 8),
+        ("input_grad", "tf32", "demanding"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "bfloat16"): (128, 64, 64, 8, 2, 8),
+        ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
-        ("weight_grad", "ieee"): (16, 32, 64, 4, 2, 4),
+        ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
         ("weight_grad", "tf32x3"): (16, 64, 128, 8, 2, 2),
-        ("weight_grad", "tf32"): (16, 64, 128, 8, 2, 2),
+        ("weight_grad", "tf32"): (16, 64, 256, 8, 2, 2),
+        ("weight_grad", "tf32", "demanding"): (16, 64, 128, 8, 2, 3),
+        ("weight_grad", "bfloat16"): (16, 64, 256, 8, 3, 2),
+    },
+    "wgmma": {
+        ("forward", "float64"): (64, 16, 64, 4, 2, 8),
+        ("forward", "float64", "demanding"): (32, 16, 32, 4, 1, 8),
+        ("forward", "ieee"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32x3"): (128, 16, 64, 4, 2, 8),
+        ("forward", "tf32x3", "demanding"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32"): (256, 16, 128, 8, 2, 8),
+        ("forward", "tf32", "demanding"): (128, 16, 128, 8, 2, 8),
+        ("forward", "bfloat16"): (128, 16, 256, 8, 2, 8),
+        ("input_grad", "float64"): (32, 32, 16, 4, 1, 8),
+        ("input_grad", "float64", "demanding"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
+        ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
+        ("input_grad", "tf32"): (128, 64, 64, 8, 2, 8),
+        ("input_grad", "bfloat16"): (128, 64, 128, 8, 2, 8),
+        ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
+        ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
+        ("weight_grad", "tf32x3"): (16, 128, 128, 8, 2, 2),
+        ("weight_grad", "tf32x3", "demanding"): (16, 64, 64, 4, 2, 2),
+        ("weight_grad", "tf32"): (16, 64, 256, 8, 2, 3),
+        ("weight_grad", "tf32", "demanding"): (16, 64, 256, 8, 2, 2),
+        ("weight_grad", "bfloat16"): (16, 64, 256, 8, 2, 3),
+        ("weight_grad", "bfloat16", "demanding"): (16, 64, 256, 8, 2, 2),
+    },
+    "tcgen05": {
+        ("forward", "float64"): (64, 16, 64, 8, 1, 8),
+        ("forward", "ieee"): (64, 16, 32, 4, 2, 8),
+        ("forward", "tf32x3"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32"): (128, 16, 128, 8, 2, 8),
+        ("forward", "tf32", "demanding"): (128, 16, 64, 8, 2, 8),
+        ("forward", "bfloat16"): (128, 16, 256, 8, 2, 8),
+        ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32x3"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32"): (64, 64, 32, 8, 2, 8),
+        ("input_grad", "bfloat16"): (64, 64, 128, 8, 2, 8),
+        ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
+        ("weight_grad", "tf32x3"): (16, 64, 128, 8, 2, 2),
+        ("weight_grad", "tf32"): (16, 64, 128, 8, 2, 3),
+        ("weight_grad", "bfloat16"): (16, 64, 256, 8, 3, 2),
+    },
+    "mfma": {
+        ("forward", "float64"): (64, 16, 32, 4, 1, 8),
+        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 8),
+        ("forward", "ieee"): (64, 16, 64, 4, 1, 8),
+        ("forward", "tf32"): (128, 16, 64, 4, 1, 8),
+        ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
+        ("forward", "bfloat16", "demanding"): (64, 16, 64, 4, 2, 8),
+        ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32"): (64, 64, 32, 8, 2, 8),
+        ("input_grad", "bfloat16"): (64, 64, 128, 8, 2, 8),
+        ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
+        ("weight_grad", "tf32"): (16, 64, 128, 8, 2, 3),
         ("weight_grad", "bfloat16"): (16, 64, 256, 8, 3, 2),
     },
 }
-for _class in ("wgmma", "tcgen05", "mfma"):
-    TILES[_class] = TILES["mma"]
 
 # Programs the weight gradient's split of the batch aims at. A constant, not the device's number of
 # multiprocessors: the order of summation, and so every bit of the result, is the same on every GPU.
@@ -38,7 +106,8 @@ SPLIT_TARGET = 512
 
 
 def target_class(device):
-    """Which part of the table is for the device: by the matrix instructions it has, and its shared memory."""
+    """Which part of the table is for the device: by the matrix instructions it has, and its shared
+    memory."""
     backend, capability = runtime.capability(device)
     if backend == "hip":
         return "mfma"
@@ -52,7 +121,8 @@ def target_class(device):
 
 
 def tile(op, precision, device, rows, inputs, outputs, *, demanding):
-    """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of two of the shape."""
+    """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of
+    two of the shape."""
     table = TILES[target_class(device)]
     precision = "bfloat16" if precision == "float16" else precision
     key = (op, precision, "demanding") if demanding else (op, precision)
@@ -73,12 +143,14 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
 
 
 def demanding(op, basis, deriv, scaled):
-    """Whether a call needs more registers than the common ones: training's three on a uniform grid."""
+    """Whether a call needs more registers than the common ones: training's three on a uniform
+    grid."""
     return not basis.uniform or scaled or deriv != (op == "input_grad")
 
 
 def chunks(functions, limit):
-    """(CHUNKS, CHUNK, TAIL): CHUNKS loops over CHUNK unrolled functions, then TAIL, none more than limit.
+    """(CHUNKS, CHUNK, TAIL): CHUNKS loops over CHUNK unrolled functions, then TAIL, none more than
+    limit.
 
     Nothing is padded: CHUNKS * CHUNK + TAIL = functions.
     """

@@ -10,7 +10,8 @@ from . import runtime
 
 
 class Operand(NamedTuple):
-    """Packed coefficients as a kernel reads them: [J, inputs, outputs], zero beyond the true I and O.
+    """Packed coefficients as a kernel reads them: [J, inputs, outputs], zero beyond the true I and
+    O.
 
     Split in two parts for "tf32x3"; the strides are those of (part, j, i, o).
     """
@@ -62,9 +63,10 @@ def pack_kernel(
 def operand(c, precision, *, contraction):
     """c [J, I, O] as the right operand of a product over axis 1 (inputs) or 2 (outputs).
 
-    16-bit tensor-core operands may be major in either axis, 32-bit ones only in the contracted one: then
-    the pack transposes, which costs less than a transposing copy in every tile. The contiguous axis is
-    padded to a multiple of 16 elements, for 128-bit loads and asynchronous copies.
+    16-bit tensor-core operands may be major in either axis, 32-bit ones only in the contracted
+    one: then the pack transposes, which costs less than a transposing copy in every tile. The
+    contiguous axis is padded to a multiple of 16 elements, for 128-bit loads and asynchronous
+    copies.
     """
     dtype = runtime.COMPUTE_DTYPES[precision]
     functions, inputs, outputs = c.shape
@@ -85,4 +87,6 @@ def operand(c, precision, *, contraction):
             c, w, inputs, outputs, *c.stride(), rows, columns, part,
             PRECISION=precision, TRANSPOSE=transpose, BLOCK_I=32, BLOCK_O=64, **runtime.OPTIONS,
         )  # fmt: skip
-    return Operand(w, (part, j, last, first) if transpose else (part, j, first, last), rows, columns)
+    return Operand(
+        w, (part, j, last, first) if transpose else (part, j, first, last), rows, columns
+    )

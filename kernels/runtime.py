@@ -6,7 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-# Compiler options of every launch: multiply and add in one instruction. Triton 3.10 will default to two.
+# Compiler options of every launch: multiply and add in one instruction. Triton 3.10 will default
+# to two.
 OPTIONS = {"enable_fp_fusion": True}
 
 COMPUTE_DTYPES = {
@@ -20,7 +21,8 @@ COMPUTE_DTYPES = {
 
 
 def interpreting() -> bool:
-    """Whether Triton's interpreter runs the kernels (TRITON_INTERPRET=1 when triton was imported)."""
+    """Whether Triton's interpreter runs the kernels (TRITON_INTERPRET=1 when triton was
+    imported)."""
     return not isinstance(round_to_tf32, triton.runtime.JITFunction)
 
 
@@ -51,19 +53,22 @@ def basis_dtype(precision: str) -> torch.dtype:
 
 
 def storage_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Dtype a kernel writes: the interpreter truncates float32 to bfloat16, so there torch rounds."""
+    """Dtype a kernel writes: the interpreter truncates float32 to bfloat16, so there torch
+    rounds."""
     return torch.float32 if interpreting() and dtype == torch.bfloat16 else dtype
 
 
 def narrow(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """The tensor, contiguous if offsets within a tile [rows, columns] of it would not fit in 32 bits."""
+    """The tensor, contiguous if offsets within a tile [rows, columns] of it would not fit in 32
+    bits."""
     reach = rows * tensor.stride(0) + columns * tensor.stride(1)
     return tensor if reach < 2**31 else tensor.contiguous()
 
 
 @triton.jit
 def round_to_tf32(a, TRUNCATE: tl.constexpr, FINITE: tl.constexpr):
-    """Nearest tf32; infinities and NaN stay unless all are FINITE. Tensor cores truncate by themselves."""
+    """Nearest tf32; infinities and NaN stay unless all are FINITE. Tensor cores truncate by
+    themselves."""
     bits = a.to(tl.int32, bitcast=True) + 0x1000
     if TRUNCATE:
         bits &= -0x2000
@@ -73,7 +78,8 @@ def round_to_tf32(a, TRUNCATE: tl.constexpr, FINITE: tl.constexpr):
 
 @triton.jit
 def split_tf32(a, FINITE: tl.constexpr):
-    """(high, low) with high + low = a to 23 bits; an infinity has no low part, a NaN is one of both."""
+    """(high, low) with high + low = a to 23 bits; an infinity has no low part, a NaN is one of
+    both."""
     high = round_to_tf32(a, True, True)
     low = a - high
     return high, (low if FINITE else tl.where(tl.abs(a) == float("inf"), 0.0, low))
@@ -81,10 +87,11 @@ def split_tf32(a, FINITE: tl.constexpr):
 
 @triton.jit
 def parts(a, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, FINITE: tl.constexpr = False):
-    """A tile as operand of a dot: one tile rounded to the operands' dtype, or the two of a split tf32.
+    """A tile as operand of a dot: one tile rounded to the operands' dtype, or the two of a split
+    tf32.
 
-    The interpreter's bfloat16 arithmetic is wrong, so there 16-bit operands are widened instead: the
-    rounding to 16 bits is checked on compiled kernels only.
+    The interpreter's bfloat16 arithmetic is wrong, so there 16-bit operands are widened instead:
+    the rounding to 16 bits is checked on compiled kernels only.
     """
     if PRECISION == "float64":
         return (a.to(tl.float64),)
@@ -102,7 +109,8 @@ def parts(a, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr, FINITE: tl.cons
 
 @triton.jit
 def load_parts(ptr, stride_part, mask, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr):
-    """The same of packed coefficients, which are operands already: pack.py rounded or split them."""
+    """The same of packed coefficients, which are operands already: pack.py rounded or split
+    them."""
     w = tl.load(ptr, mask=mask, other=0.0)
     if PRECISION == "tf32x3":
         return w, tl.load(ptr + stride_part, mask=mask, other=0.0)

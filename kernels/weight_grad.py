@@ -40,9 +40,11 @@ def weight_grad_kernel(
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
 ):
-    """One program: the tiles [BLOCK_I, BLOCK_O] of COUNT bases (and the residual), over ROWS of the batch.
+    """One program: the tiles [BLOCK_I, BLOCK_O] of COUNT bases (and the residual), over ROWS of
+    the batch.
 
-    The bases are made once for each block of rows, in registers, already transposed: [BLOCK_I, BLOCK_B].
+    The bases are made once for each block of rows, in registers, already transposed: [BLOCK_I,
+    BLOCK_B].
     """
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
     RESIDUAL: tl.constexpr = ACTIVATION != "none"
@@ -63,22 +65,31 @@ def weight_grad_kernel(
         b = b0 + tl.arange(0, BLOCK_B).to(tl.int64)
         mask_b = b < end
         mask_x = valid & mask_b[None, :]
-        x = tl.load(x_ptr + b[None, :] * stride_xb + column * stride_xi, mask=mask_x, other=0.0).to(TYPE)
-        # Zeros already. The choice makes Triton evaluate the bases where x was loaded, once, and move the results to the
-        # tensor cores through shared memory, instead of moving x and evaluating them in every warp.
+        x = tl.load(x_ptr + b[None, :] * stride_xb + column * stride_xi, mask=mask_x, other=0.0).to(
+            TYPE
+        )
+        # Zeros already. The choice makes Triton evaluate the bases where x was loaded, once, and
+        # move the results to the tensor cores through shared memory, instead of moving x and
+        # evaluating them in every warp.
         x = tl.where(valid, x, 0.0)
         g = tl.load(
-            g_ptr + b[:, None] * stride_gb + o[None, :] * stride_go, mask=mask_b[:, None] & mask_o[None, :], other=0.0
+            g_ptr + b[:, None] * stride_gb + o[None, :] * stride_go,
+            mask=mask_b[:, None] & mask_o[None, :],
+            other=0.0,
         )
         g = runtime.parts(g, PRECISION, INTERPRETED)
         scale = x
         if HAS_SCALE:
-            scale = tl.load(s_ptr + b[None, :] * stride_sb + column * stride_si, mask=mask_x, other=0.0).to(TYPE)
+            scale = tl.load(
+                s_ptr + b[None, :] * stride_sb + column * stride_si, mask=mask_x, other=0.0
+            ).to(TYPE)
         new = ()
         if COUNT > 0:
             state = basis.start(x, column, valid, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
             for step in tl.static_range(COUNT):
-                state = basis.advance(state, j0 + step, column, valid, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
+                state = basis.advance(
+                    state, j0 + step, column, valid, grid_ptr, I, UNIFORM, G, DEGREE, DERIV
+                )
                 f = state[0]
                 if HAS_SCALE:
                     f = f * scale
@@ -92,7 +103,9 @@ def weight_grad_kernel(
             f = basis.residual(x, ACTIVATION, DERIV)
             if HAS_SCALE:
                 f = f * scale
-            new = new + (runtime.dot(runtime.parts(f, PRECISION, INTERPRETED), g, accs[COUNT], PRECISION),)
+            new = new + (
+                runtime.dot(runtime.parts(f, PRECISION, INTERPRETED), g, accs[COUNT], PRECISION),
+            )
         accs = new
 
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
@@ -125,21 +138,30 @@ def reduce_kernel(
 def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     """[J, I, O] from g [B, O], x [B, I], input scale s [B, I] or None, grid [I, M].
 
-    Bit-for-bit reproducible: the batch is split by the shapes alone and the parts are added in order.
+    Bit-for-bit reproducible: the batch is split by the shapes alone and the parts are added in
+    order.
     """
     (rows, inputs), outputs = x.shape, g.shape[1]
     full = torch.empty(
-        basis.num_functions, inputs, outputs, dtype=runtime.storage_dtype(out_dtype), device=x.device
+        basis.num_functions,
+        inputs,
+        outputs,
+        dtype=runtime.storage_dtype(out_dtype),
+        device=x.device,
     )
     out = full
-    if deriv > basis.degree:  # the splines' derivatives vanish: only the residual's gradient is left
+    if (
+        deriv > basis.degree
+    ):  # the splines' derivatives vanish: only the residual's gradient is left
         full[: basis.num_splines] = 0
         out = full[basis.num_splines :]
     if out.numel() == 0:
         return full.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
     demanding = launch.demanding("weight_grad", basis, deriv, s is not None)
-    tile, limit = launch.tile("weight_grad", precision, x.device, rows, inputs, outputs, demanding=demanding)
+    tile, limit = launch.tile(
+        "weight_grad", precision, x.device, rows, inputs, outputs, demanding=demanding
+    )
     shape = launch.structure(basis, deriv)
     residual = basis.activation != "none"
     chunks, chunk, tail = launch.chunks(launch.splines(basis, deriv) + residual, limit)
@@ -147,7 +169,9 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
     partial = out
     if split > 1:
-        partial = torch.empty(split, *out.shape, dtype=runtime.basis_dtype(precision), device=x.device)
+        partial = torch.empty(
+            split, *out.shape, dtype=runtime.basis_dtype(precision), device=x.device
+        )
     scale = x if s is None else s
     with runtime.on_device(x):
         knots = launch.knots(grid, basis, precision)

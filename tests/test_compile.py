@@ -1,7 +1,9 @@
-"""What the launch table picks, compiled for GPUs that are not here: it fits, and uses what the hardware has.
+"""What the launch table picks, compiled for GPUs that are not here: it fits, and uses what the
+hardware has.
 
-One process for each target and operation, because compiling needs Triton's compiler and the other tests its interpreter.
-`python -m bench.codegen --check --wide` does the same over all degrees, derivatives, activations and small shapes.
+One process for each target and operation, because compiling needs Triton's compiler and the other
+tests its interpreter. `python -m bench.codegen --check --wide` does the same over all degrees,
+derivatives, activations and small shapes.
 """
 
 import itertools
@@ -15,8 +17,9 @@ import pytest
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from bench import aot, codegen  # noqa: E402  (after the check that triton is there)
-from kanfast.kernels import launch  # noqa: E402
+from kanfast.kernels import launch
+
+from bench import aot, codegen
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -26,12 +29,27 @@ TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 @pytest.mark.parametrize("op", codegen.OPS)
 @pytest.mark.parametrize("target", TARGETS)
 def test_what_the_table_picks_fits_its_target(target, op):
-    """No spills, shared and tensor memory within the limits, tensor-core instructions, 128-bit loads of the weights."""
+    """No spills, shared and tensor memory within the limits, tensor-core instructions, 128-bit
+    loads of the weights."""
     missing = [name for name in ("nvdisasm", "cuobjdump") if not aot.tool(name).exists()]
     if missing and target.startswith("sm_"):
-        pytest.skip(f"this Triton carries no {' and no '.join(missing)}, which read the machine code")
+        pytest.skip(
+            f"this Triton carries no {' and no '.join(missing)}, which read the machine code"
+        )
     run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "bench.codegen", "--check", "--json", "--targets", target, "--ops", op],
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-m",
+            "bench.codegen",
+            "--check",
+            "--json",
+            "--targets",
+            target,
+            "--ops",
+            op,
+        ],
         cwd=ROOT,
         env={**os.environ, "TRITON_INTERPRET": "0"},
         capture_output=True,
@@ -42,7 +60,11 @@ def test_what_the_table_picks_fits_its_target(target, op):
     kernels = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     compiled = {(kernel["precision"], kernel["knots"]) for kernel in kernels}
     assert compiled == set(itertools.product(codegen.PRECISIONS, codegen.KNOTS))
-    wrong = [f"{kernel['name']}: {'; '.join(kernel['problems'])}" for kernel in kernels if kernel["problems"]]
+    wrong = [
+        f"{kernel['name']}: {'; '.join(kernel['problems'])}"
+        for kernel in kernels
+        if kernel["problems"]
+    ]
     assert not wrong, "\n".join(wrong)
 
 
@@ -50,7 +72,9 @@ def test_what_the_table_picks_fits_its_target(target, op):
 def test_the_table_has_every_operation_and_precision(group):
     wanted = set(itertools.product(codegen.OPS, set(codegen.PRECISIONS) - {"float16"}))
     if group == "mfma":
-        wanted -= set(itertools.product(codegen.OPS, {"tf32x3"}))  # float32 matrix instructions serve
+        wanted -= set(
+            itertools.product(codegen.OPS, {"tf32x3"})
+        )  # float32 matrix instructions serve
     assert {key[:2] for key in launch.TILES[group] if len(key) == 2} == wanted
     assert {key[2] for key in launch.TILES[group] if len(key) == 3} <= {"demanding"}
 

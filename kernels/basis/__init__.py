@@ -1,8 +1,10 @@
-"""A basis is a sweep: `start` prepares a tile of x for the bases from j0 on, `advance` gives them one by one.
+"""A basis is a sweep: `start` prepares a tile of x for the bases from j0 on, `advance` gives them
+one by one.
 
 The functions here are the only place that knows which families exist. A tile x may be [B, I] or
-[I, B]: the input indices i broadcast against it. A state is a tuple with the latest basis in front. What all bases
-share is left out of them: the true f_j^(n) is `constant` times `input_factor` times the sweep's value.
+[I, B]: the input indices i broadcast against it. A state is a tuple with the latest basis in
+front. What all bases share is left out of them: the true f_j^(n) is `constant` times
+`input_factor` times the sweep's value.
 """
 
 import triton
@@ -16,7 +18,8 @@ def start(
     x, i, mask, grid_ptr, j0, I,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
 ):  # fmt: skip
-    """State of the sweep just before basis j0. grid_ptr: the grid, or general.make_table's table of it."""
+    """State of the sweep just before basis j0. grid_ptr: the grid, or general.make_table's table
+    of it."""
     if UNIFORM:
         return uniform.start(x, i, mask, grid_ptr, G, DEGREE)
     else:
@@ -39,8 +42,9 @@ def advance(
 def laid_out_like(tile, state, always):
     """The state, spread over the threads as the tile is.
 
-    `always` is true, which Triton does not see and the compiler after it does: no instruction is left of the choice, but it
-    makes Triton evaluate the bases where their factor is, instead of moving every value through shared memory.
+    `always` is true, which Triton does not see and the compiler after it does: no instruction is
+    left of the choice, but it makes Triton evaluate the bases where their factor is, instead of
+    moving every value through shared memory.
     """
     return (state[0], tl.where(always, state[1], tile)) + state[2:]
 

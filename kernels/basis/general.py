@@ -1,13 +1,15 @@
-"""B-splines on arbitrary knots: Cox-de Boor's recursion, one knot after the other (kernels/README.md, "General knots").
+"""B-splines on arbitrary knots: Cox-de Boor's recursion, one knot after the other
+(kernels/README.md, "General knots").
 
-The sweep goes through the knots t_q from left to right. At each one, with e = t_q - x and r_d = 1/(t_q - t_{q-d}), every
-degree d takes one step,
+The sweep goes through the knots t_q from left to right. At each one, with e = t_q - x and r_d =
+1/(t_q - t_{q-d}), every degree d takes one step,
 
     N_{j,d} = (1 - w_old) N_{j,d-1} + w N_{j+1,d-1},    w = e r_d,    j = q - 1 - d,
 
-of which w_old and N_{j,d-1} are those of the step before: one tile a degree is carried. Degree 1 is the
-difference of two ramps clamp(e r_1, 0, 1), which needs no comparison and is right-continuous at a repeated knot. The r_d
-do not depend on x: `make_table` lays them out once for a launch.
+of which w_old and N_{j,d-1} are those of the step before: one tile a degree is carried. Degree 1
+is the difference of two ramps clamp(e r_1, 0, 1), which needs no comparison and is
+right-continuous at a repeated knot. The r_d do not depend on x: `make_table` lays them out once
+for a launch.
 """
 
 import torch
@@ -17,10 +19,11 @@ import triton.language as tl
 
 @triton.jit
 def table_kernel(grid_ptr, table_ptr, I, KNOTS, DEGREE: tl.constexpr, BLOCK: tl.constexpr):
-    """Row q of the table: t_q, 1/(t_q - t_{q-1}), .., 1/(t_q - t_{q-k}), each for all inputs; nobody reads q < d.
+    """Row q of the table: t_q, 1/(t_q - t_{q-1}), .., 1/(t_q - t_{q-k}), each for all inputs;
+    nobody reads q < d.
 
-    Where knots coincide the recursion's 0/0 is 0; r_1 is so large that the ramp is a jump, and so small that its product
-    with the distance to the farthest x (`start` clamps it) is finite.
+    Where knots coincide the recursion's 0/0 is 0; r_1 is so large that the ramp is a jump, and so
+    small that its product with the distance to the farthest x (`start` clamps it) is finite.
     """
     LARGEST: tl.constexpr = 1.0e20
     q = tl.program_id(0)
@@ -39,7 +42,8 @@ def table_kernel(grid_ptr, table_ptr, I, KNOTS, DEGREE: tl.constexpr, BLOCK: tl.
 
 
 def make_table(grid, basis, dtype, options):
-    """[G + 2k + 1, k + 1, I] from the grid [I, G + 2k + 1]: what the sweep reads, inputs side by side."""
+    """[G + 2k + 1, k + 1, I] from the grid [I, G + 2k + 1]: what the sweep reads, inputs side by
+    side."""
     inputs, knots = grid.shape
     table = torch.empty(knots, basis.degree + 1, inputs, dtype=dtype, device=grid.device)
     table_kernel[(knots, triton.cdiv(inputs, 128))](
@@ -53,12 +57,15 @@ def make_table(grid, basis, dtype, options):
 def start(x, i, mask, table_ptr, j0, I, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     """State of the sweep just before basis j0: (-, x, the carried tile of every degree).
 
-    x: a tile; i, mask: input indices, broadcastable against x. Far from all knots x is moved closer (and NaN, which the
-    kernels carry past the basis, becomes a number): the recursion must not meet infinity.
+    x: a tile; i, mask: input indices, broadcastable against x. Far from all knots x is moved
+    closer (and NaN, which the kernels carry past the basis, becomes a number): the recursion must
+    not meet infinity.
     """
     # Not tl.clamp: between opposite bounds it becomes an instruction that float64 lacks.
     state = (x, tl.minimum(tl.maximum(x, -1.0e18), 1.0e18), tl.zeros_like(x))
-    ABOVE: tl.constexpr = 0 if DERIV == DEGREE else 1  # the degree of the ramps: the recursion starts there
+    ABOVE: tl.constexpr = (
+        0 if DERIV == DEGREE else 1
+    )  # the degree of the ramps: the recursion starts there
     for _ in tl.static_range(DEGREE - ABOVE):
         state = state + (tl.zeros_like(x),)
     for step in tl.static_range(ABOVE, DEGREE + 1):

@@ -23,7 +23,8 @@ def peak(degree, deriv):
 
 @triton.constexpr_function
 def heights(degree, deriv):
-    """s_m = (coefficient m / the largest)^(1/p), so that s_m^p (1 - |u| / r_m)^p = (s_m - |u| s_m / r_m)^p."""
+    """s_m = (coefficient m / the largest)^(1/p), so that s_m^p (1 - |u| / r_m)^p = (s_m - |u| s_m
+    / r_m)^p."""
     top, p = peak(degree, deriv), degree - deriv
     return tuple((c / top) ** (1 / p) for c in _coefficients(degree, deriv))
 
@@ -41,9 +42,10 @@ def falling(degree, deriv):
 
 
 @triton.constexpr_function
-def difference(n):
-    """(-1)^i C(n, i) for i = 0..n: the n-fold difference."""
-    return tuple((-1) ** i * math.comb(n, i) for i in range(n + 1))
+def difference(degree, deriv):
+    """(-1)^i C(n, i) for i = 0..n, times the ratio of the peaks of degree k - n and of (k, n)."""
+    ratio = peak(degree - deriv, 0) / peak(degree, deriv)
+    return tuple((-1) ** i * math.comb(deriv, i) * ratio for i in range(deriv + 1))
 
 
 @triton.constexpr_function

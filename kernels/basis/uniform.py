@@ -1,12 +1,13 @@
 """B-splines on equally spaced knots, in closed form (kernels/README.md, "Uniform knots").
 
-    N_j^(n)(x) = h^-n sigma sum_m (-1)^m C(k+1, m) r_m^p / p! * a_m^p,    p = k - n,   r_m = (k+1)/2 - m
-    a_m = clamp(1 - |u| / r_m, 0, 1),   u = (x - mid)/h - (j - (G+k-1)/2),   sigma = (-sign u)^n
+    N_j^(n)(x) = h^-n sigma sum_m (-1)^m C(k+1, m) r_m^p / p! * a_m^p,    p = k - n,   r_m =
+    (k+1)/2 - m a_m = clamp(1 - |u| / r_m, 0, 1),   u = (x - mid)/h - (j - (G+k-1)/2),   sigma =
+    (-sign u)^n
 
-u is the distance to the centre of basis j in grid steps, so every term is taken from the nearer end of
-the support and nothing cancels. Written with clamps, the add and the clamp are one instruction on NVIDIA GPUs.
-All bases share h^-n and the largest coefficient: `advance` leaves them out, and the p-th roots of the others
-go into the clamped terms.
+u is the distance to the centre of basis j in grid steps, so every term is taken from the nearer
+end of the support and nothing cancels. Written with clamps, the add and the clamp are one
+instruction on NVIDIA GPUs. All bases share h^-n and the largest coefficient: `advance` leaves them
+out, and the p-th roots of the others go into the clamped terms.
 """
 
 import triton
@@ -19,8 +20,8 @@ from . import tables
 def start(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
     """State of a sweep from any basis: (-, x - mid, 1/h).
 
-    x: a tile; i, mask: input indices, broadcastable against x; grid_ptr: [I, G + 2k + 1], of which only
-    the ends of the grid proper, t_k and t_{G+k}, are read.
+    x: a tile; i, mask: input indices, broadcastable against x; grid_ptr: [I, G + 2k + 1], of which
+    only the ends of the grid proper, t_k and t_{G+k}, are read.
     """
     row = i.to(tl.int64) * (G + 2 * DEGREE + 1)
     lo = tl.load(grid_ptr + row + DEGREE, mask=mask, other=0.0).to(x.dtype)
@@ -31,15 +32,23 @@ def start(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
 @triton.jit
 def advance(state, j, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     """State with basis j in front. One fused multiply-add from x: fine grids lose nothing."""
-    if DERIV == DEGREE:
-        f = _jumps(state[1], state[2], j - (G + DEGREE - 1) * 0.5, DERIV)
+    if DERIV == DEGREE or (DERIV > 0 and DEGREE > 5):
+        f = _differences(state[1], state[2], j - (G + DEGREE - 1) * 0.5, DEGREE, DERIV)
     else:
         f = _spline(state[1] * state[2] - (j - (G + DEGREE - 1) * 0.5), DEGREE, DERIV)
     return f, state[1], state[2]
 
 
 @triton.jit
-def input_factor(i, mask, grid_ptr, dtype: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+def input_factor(
+    i,
+    mask,
+    grid_ptr,
+    dtype: tl.constexpr,
+    G: tl.constexpr,
+    DEGREE: tl.constexpr,
+    DERIV: tl.constexpr,
+):
     """h^-n of the inputs i."""
     row = i.to(tl.int64) * (G + 2 * DEGREE + 1)
     lo = tl.load(grid_ptr + row + DEGREE, mask=mask, other=0.0).to(dtype)
@@ -53,7 +62,8 @@ def input_factor(i, mask, grid_ptr, dtype: tl.constexpr, G: tl.constexpr, DEGREE
 
 @triton.jit
 def _spline(u, DEGREE: tl.constexpr, DERIV: tl.constexpr):
-    """The DERIV-th derivative, continuous, of the B-spline of unit step centred at u = 0 over its largest coefficient."""
+    """The DERIV-th derivative, continuous, of the B-spline of unit step centred at u = 0 over its
+    largest coefficient."""
     HEIGHTS: tl.constexpr = tables.heights(DEGREE, DERIV)
     SLOPES: tl.constexpr = tables.slopes(DEGREE, DERIV)
     f = u
@@ -78,12 +88,19 @@ def _against(f, u):
 
 
 @triton.jit
-def _jumps(x, inv_h, centre, DERIV: tl.constexpr):
-    """The derivative of order n = k: the n-fold difference of steps, right-continuous."""
-    WEIGHTS: tl.constexpr = tables.difference(DERIV)
+def _differences(x, inv_h, centre, DEGREE: tl.constexpr, DERIV: tl.constexpr):
+    """The same as the DERIV-fold difference of splines of degree k - n.
+
+    For n = k these are steps, right-continuous; for k > 5 the closed form of a derivative cancels.
+    """
+    P: tl.constexpr = DEGREE - DERIV
+    WEIGHTS: tl.constexpr = tables.difference(DEGREE, DERIV)
     f = x
     for i in tl.static_range(DERIV + 1):
         u = x * inv_h - (centre + (i - DERIV * 0.5))
-        step = tl.where((u >= -0.5) & (u < 0.5), WEIGHTS[i], 0.0).to(x.dtype)
-        f = step if i == 0 else f + step
+        if P == 0:
+            term = tl.where((u >= -0.5) & (u < 0.5), WEIGHTS[i], 0.0).to(x.dtype)
+        else:
+            term = _spline(u, P, 0) * WEIGHTS[i]
+        f = term if i == 0 else f + term
     return f
