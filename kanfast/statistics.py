@@ -139,7 +139,7 @@ def _gradients(
     grad_residual = torch.zeros_like(residual) if wants_residual else None
     for i in _blocks(x, c):
         functions = evaluator(grid[i], ctx.basis, 0, x.dtype)
-        slopes = evaluator(grid[i], ctx.basis, 1, x.dtype)
+        slopes = evaluator(grid[i], ctx.basis, 1, x.dtype) if wants_x else None
         for b in _chunks(x, c):
             f = _features(functions, x, residual, c, b, i)
             # g: the gradient with respect to phi, [I, rows, O]
@@ -156,12 +156,12 @@ def _gradients(
                 _add_at(g, row[i] - b.start, weight[i])
             if grad_c is not None:
                 grad_c[:, i] += torch.bmm(f.permute(2, 1, 0), g).transpose(0, 1)
-            if grad_x is None and grad_residual is None:
+            if not (wants_x or wants_residual):
                 continue
             pulled = torch.bmm(g, c[:, i].permute(1, 2, 0)).permute(1, 2, 0)  # [rows, J, I]
             if grad_residual is not None:
                 grad_residual[b, i] = pulled[:, -1]
-            if grad_x is not None:
+            if grad_x is not None and slopes is not None:
                 known = ctx.basis.num_functions
                 slopes(x[b, i], f[:, :known])
                 grad_x[b, i] = (pulled[:, :known] * f[:, :known]).sum(1)

@@ -23,8 +23,8 @@ class LayerStack(nn.Module):
         layers: The layers, a `ModuleList`.
         grid_size, spline_order: Those of the layers; lists if the layers differ.
         samples: The inputs [..., inputs] that scores refer to where none are given: those of the
-            last `fit` or `get_act`. A buffer that moves along with the model, but is not in the
-            state dict; None at first.
+            last `fit` or `get_act`. A buffer that moves along with the model and is pickled with
+            it, but is not in the state dict; None at first, and may be set to None.
         input_mask: Buffer [features], True for the features that are inputs, after `prune_input`;
             None, and not in the state dict, as long as all of them are.
     """
