@@ -8,7 +8,7 @@ So every order of differentiation runs on the same three kernels, and nothing bu
 primitive is kept for the backward pass.
 
 Each Function has a subclass with a jvp, which is taken while forward-mode differentiation is on:
-torch.compile refuses Functions that have one.
+torch.compile refuses Functions that have one. And each has a twin for eager mode, which costs less.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ def forward(
     """F_n [B, O], differentiable in x, c and s."""
     if not _differentiating(x, c, s):
         return primitives.forward(x, c, s, grid, spec, out_dtype)
-    function = ForwardDual if _forward_mode() else Forward
-    return _apply(function, x, c, s, grid, spec, out_dtype)
+    return _apply(Forward, x, c, s, grid, spec, out_dtype)
 
 
 def input_grad(
@@ -42,8 +41,7 @@ def input_grad(
     """P_n [B, I], differentiable in g, x and c."""
     if not _differentiating(g, x, c):
         return primitives.input_grad(g, x, c, grid, spec, out_dtype)
-    function = InputGradDual if _forward_mode() else InputGrad
-    return _apply(function, g, x, c, grid, spec, out_dtype)
+    return _apply(InputGrad, g, x, c, grid, spec, out_dtype)
 
 
 def weight_grad(
@@ -52,8 +50,7 @@ def weight_grad(
     """W_n [J, I, O], differentiable in g, x and s."""
     if not _differentiating(g, x, s):
         return primitives.weight_grad(g, x, s, grid, spec, out_dtype)
-    function = WeightGradDual if _forward_mode() else WeightGrad
-    return _apply(function, g, x, s, grid, spec, out_dtype)
+    return _apply(WeightGrad, g, x, s, grid, spec, out_dtype)
 
 
 def _differentiating(*tensors: Tensor | None) -> bool:
@@ -72,6 +69,10 @@ def _forward_mode() -> bool:
 
 
 def _apply(function: type[Function], *args: Any) -> Tensor:
+    if _forward_mode():
+        function = DUAL[function]
+    elif not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
+        function = EAGER[function]
     result: Tensor = function.apply(*args)
     return result
 
@@ -171,6 +172,27 @@ class WeightGrad(Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], *args: Any) -> transforms.Batched:
         return transforms.weight_grad(weight_grad, info, in_dims, *args)
+
+
+def _eager(function: type[Function]) -> type[Function]:
+    """function in the older protocol, of which torch.func and its like know nothing.
+
+    For the newer one torch binds the arguments to their names in each call, which takes longer than
+    a small layer.
+    """
+
+    def forward(ctx: Any, *args: Any) -> Tensor:
+        function.setup_context(ctx, args, None)
+        result: Tensor = function.forward(*args)
+        return result
+
+    methods = {"forward": staticmethod(forward), "backward": staticmethod(function.backward)}
+    return type(function.__name__, (Function,), {"__module__": __name__, **methods})
+
+
+EAGER: dict[type[Function], type[Function]] = {
+    function: _eager(function) for function in (Forward, InputGrad, WeightGrad)
+}
 
 
 def _forward_rule(rule: Callable[..., list[Tensor]]) -> Callable[..., Tensor]:
@@ -293,3 +315,10 @@ class WeightGradDual(WeightGrad):
         if ds is not None:
             terms.append(weight_grad(g, x, ds, grid, spec, dtype))
         return terms
+
+
+DUAL: dict[type[Function], type[Function]] = {
+    Forward: ForwardDual,
+    InputGrad: InputGradDual,
+    WeightGrad: WeightGradDual,
+}

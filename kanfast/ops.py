@@ -8,7 +8,7 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from kanfast import autograd, checks, native
+from kanfast import autograd, checks, native, packing
 from kanfast.basis import Basis
 from kanfast.primitives import Spec
 
@@ -87,12 +87,7 @@ def pack_coefficients(
         [J, I, O], contiguous.
     """
     checks.check_pack(spline_weight, base_weight, spline_scaler)
-    c = spline_weight.permute(2, 1, 0)
-    if spline_scaler is not None:
-        c = c * spline_scaler.T
-    if base_weight is not None:
-        c = torch.cat([c, base_weight.T[None]])
-    return c.contiguous()
+    return packing.pack(spline_weight, base_weight, spline_scaler)
 
 
 def resolve_backend(backend: Backend, tensor: Tensor, precision: str | None = None) -> Backend:

@@ -15,6 +15,8 @@ from typing import cast
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
+from torch.nn import Parameter
 
 from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
@@ -39,6 +41,8 @@ def forward(
     x: Tensor, c: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
 ) -> Tensor:
     """F_n [B, O], see `kanfast.reference.forward`."""
+    if unobserved(x, c, s, grid):
+        return _run("forward", (x, c, s, grid), *_of(spec), out_dtype)
     return cast(Tensor, forward_op(x, c, s, grid, *_scalars(spec), out_dtype))
 
 
@@ -46,6 +50,8 @@ def input_grad(
     g: Tensor, x: Tensor, c: Tensor, grid: Tensor, spec: Spec, out_dtype: torch.dtype
 ) -> Tensor:
     """P_n [B, I], see `kanfast.reference.input_grad`."""
+    if unobserved(g, x, c, grid):
+        return _run("input_grad", (g, x, c, grid), *_of(spec), out_dtype)
     return cast(Tensor, input_grad_op(g, x, c, grid, *_scalars(spec), out_dtype))
 
 
@@ -53,7 +59,34 @@ def weight_grad(
     g: Tensor, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
 ) -> Tensor:
     """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
+    if unobserved(g, x, s, grid):
+        return _run("weight_grad", (g, x, s, grid), *_of(spec), out_dtype)
     return cast(Tensor, weight_grad_op(g, x, s, grid, *_scalars(spec), out_dtype))
+
+
+def unobserved(*tensors: Tensor | None) -> bool:
+    """Whether nothing would see the op: no tracer, no transform, no mode, no subclass of Tensor.
+
+    Then the implementation is called directly, as torch takes longer to dispatch an op written in
+    Python than a small layer to run.
+    """
+    return (
+        not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._len_torch_function_stack() == 0
+        and torch._C._get_tracing_state() is None
+        and all(t is None or _is_plain(t) for t in tensors)
+    )
+
+
+def _is_plain(t: Tensor) -> bool:
+    # torch.autograd.grad(is_grads_batched=True) batches without a transform.
+    return type(t) in (Tensor, Parameter) and not is_legacy_batchedtensor(t)
+
+
+def _of(spec: Spec) -> tuple[str, Basis, int, str]:
+    return spec.backend, spec.basis, spec.deriv, spec.precision
 
 
 def _scalars(spec: Spec) -> tuple[int, int, str, bool, int, str, str]:
@@ -81,9 +114,11 @@ def _run(
     checks.check_no_tangents(tensors)
     device = next(t.device.type for t in tensors if t is not None)
     call: Callable[..., Tensor] = getattr(_module(backend), primitive)
-    # The precision is decided already.
-    with torch.autocast(device, enabled=False):
-        return call(*tensors, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype)
+    keywords = {"basis": basis, "deriv": deriv, "precision": precision, "out_dtype": out_dtype}
+    if not checks.autocasting(device):
+        return call(*tensors, **keywords)
+    with torch.autocast(device, enabled=False):  # the precision is decided already
+        return call(*tensors, **keywords)
 
 
 def _module(backend: str) -> ModuleType:

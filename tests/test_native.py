@@ -11,7 +11,7 @@ import torch
 from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case
 from torch.autograd import gradcheck, gradgradcheck
 
-from kanfast import KAN, kan_linear, native, reference
+from kanfast import KAN, kan_linear, native, packing, reference
 from kanfast.ops import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -183,6 +183,28 @@ def test_gradients_of_any_order(knots):
     tensors = [t.requires_grad_() for t in (x, c, s)]
     assert gradcheck(call, tensors)
     assert gradgradcheck(call, tensors)
+
+
+@built
+@pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
+@pytest.mark.parametrize("with_base", [True, False], ids=["base", "splines"])
+@pytest.mark.parametrize("shape", [(5, 3, 4), (33, 20, 8), (1, 1, 1), (3, 0, 2)], ids=str)
+def test_packing_and_its_gradients_are_those_of_plain_torch(shape, with_base, with_scaler):
+    generator = torch.Generator().manual_seed(0)
+    weight, edges = torch.randn(shape, generator=generator, dtype=torch.float64), shape[:2]
+    base = torch.randn(edges, generator=generator, dtype=torch.float64) if with_base else None
+    scaler = torch.randn(edges, generator=generator, dtype=torch.float64).T.contiguous().T
+    scaler = scaler if with_scaler else None
+    given = [t.requires_grad_() for t in (weight, base, scaler) if t is not None]
+    results = []
+    for pack in (packing.pack, packing._plain):
+        c = pack(weight, base, scaler)
+        assert c.is_contiguous()
+        (first,) = torch.autograd.grad(c.sin().sum(), given[:1], create_graph=True)
+        every = torch.autograd.grad(c.cos().sum(), given, retain_graph=True)
+        results.append([c, first, *every, *torch.autograd.grad(first.square().sum(), given[:1])])
+    for got, want in zip(*results, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
 
 
 @built

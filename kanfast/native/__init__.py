@@ -12,7 +12,6 @@ import ctypes
 import functools
 import importlib.util
 import struct
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -30,7 +29,7 @@ FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
 NO_ACTIVATION, GIVEN, SILU = range(3)
 PROBLEM = struct.Struct("17q")  # struct Problem in problem.h
 
-Kernel = Callable[[int, bool, int, bytes], int]
+PACK = struct.Struct("12q")  # struct Pack in pack.h
 
 
 def available() -> bool:
@@ -93,6 +92,34 @@ def weight_grad(
     return _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w).to(out_dtype)
 
 
+def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
+    """Coefficients as in `kanfast.pack_coefficients`, of float32 or float64 tensors."""
+    outputs, inputs, splines = weight.shape
+    c = weight.new_empty((splines + (base is not None), inputs, outputs))
+    _pack(False, weight, scaler, base, c)
+    return c
+
+
+def unpack(
+    dc: Tensor, weight: Tensor, scaler: Tensor | None, needs: tuple[bool, ...]
+) -> tuple[Tensor | None, ...]:
+    """Gradients of weight, base and scaler, those that are needed, from that of `pack`'s result."""
+    edges = weight.shape[:2]
+    d_weight = torch.empty(weight.shape, dtype=weight.dtype) if needs[0] else None
+    d_base, d_scaler = (weight.new_empty(edges) if need else None for need in needs[1:])
+    _pack(True, weight, scaler, None, dc, d_weight, d_scaler, d_base)
+    return d_weight, d_base, d_scaler
+
+
+def _pack(unpack: bool, weight: Tensor, *others: Tensor | None) -> None:
+    outputs, inputs, splines = weight.shape
+    given = [None if t is None else t.contiguous() for t in (weight, *others)]
+    threads = torch.get_num_threads() if weight.numel() > SERIAL_WORK else 1
+    sizes = (inputs, outputs, splines, threads, unpack)
+    addresses = [*map(_address, given), *[0] * (7 - len(given))]
+    _library().kanfast_pack(weight.dtype == torch.float64, PACK.pack(*sizes, *addresses))
+
+
 def _run(
     op: int,
     x: Tensor,
@@ -132,7 +159,7 @@ def _run(
         0 if powers is None else ctypes.addressof(powers),
         out.data_ptr(),
     )
-    if _kernel()(op, dtype == torch.float64, basis.degree, problem):
+    if _library().kanfast_run(op, dtype == torch.float64, basis.degree, problem):
         raise MemoryError(
             f"kanfast.native needs buffers for {inputs} inputs and {outputs} outputs, got no "
             'memory for them: use backend="reference", which needs less'
@@ -162,24 +189,25 @@ def _silu_powers(n: int) -> ctypes.Array[ctypes.c_double] | None:
     return (ctypes.c_double * len(powers))(*powers) if n else None
 
 
-def _kernel() -> Kernel:
-    kernel = _load()
-    if isinstance(kernel, str):
-        raise RuntimeError(f"kanfast.native is expected to be built, but {kernel}")
-    return kernel
+def _library() -> ctypes.CDLL:
+    library = _load()
+    if isinstance(library, str):
+        raise RuntimeError(f"kanfast.native is expected to be built, but {library}")
+    return library
 
 
 @functools.cache
-def _load() -> Kernel | str:
-    """The library's one function, or why there is none."""
+def _load() -> ctypes.CDLL | str:
+    """The library, or why there is none."""
     for build in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("baseline",)):
         spec = importlib.util.find_spec(f"kanfast.native._{build}")
         if spec is None or spec.origin is None:
             continue
         try:
-            run = ctypes.CDLL(spec.origin).kanfast_run
+            library = ctypes.CDLL(spec.origin)
         except OSError as error:
             return f"its library cannot be loaded ({error})"
-        run.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_char_p]
-        return run
+        library.kanfast_run.argtypes = [ctypes.c_int] * 3 + [ctypes.c_char_p]
+        library.kanfast_pack.argtypes = [ctypes.c_int, ctypes.c_char_p]
+        return library
     return "it was not compiled for this processor when kanfast was installed"

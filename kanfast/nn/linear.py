@@ -53,7 +53,8 @@ class KANLinear(nn.Module):
             intervals, and only the residual remains.
         device: Device of parameters and grid.
         dtype: Their dtype. The grid is never narrower than float32.
-        backend: "auto", "triton" or "reference", as in `kanfast.kan_linear`. May be set later.
+        backend: "auto", "triton", "native" or "reference", as in `kanfast.kan_linear`. May be set
+            later.
 
     Attributes:
         base_weight: Parameter [O, I], or None without a residual function.
@@ -123,7 +124,7 @@ class KANLinear(nn.Module):
 
     @property
     def backend(self) -> Backend:
-        """What evaluates the layer: "auto", "triton" or "reference"."""
+        """What evaluates the layer: "auto", "triton", "native" or "reference"."""
         return self._backend
 
     @backend.setter
