@@ -16,20 +16,12 @@ def _horner(x, POLY: tl.constexpr):
 
 
 @triton.jit
-def _sigmoid_pair(x):
-    """(sigmoid(x), sigmoid(-x)), each to its last digits."""
-    e = tl.exp(-tl.abs(x))
-    large = 1.0 / (1.0 + e)
-    small = e * large
-    return tl.where(x < 0.0, small, large), tl.where(x < 0.0, large, small)
-
-
-@triton.jit
 def _sigmoid(x, DERIV: tl.constexpr):
-    """The polynomials in q = s r keep their digits where s is near 1; those in s do not."""
-    s, r = _sigmoid_pair(x)
+    """The polynomials in q = s r, r = sigmoid(-x), keep their digits where s is near 1."""
+    s = 1.0 / (1.0 + tl.exp(-x))
     if DERIV == 0:
         return s
+    r = 1.0 / (1.0 + tl.exp(x))
     f = _horner(s * r, tables.sigmoid_derivative(DERIV))
     return f if DERIV % 2 == 1 else f * (r - s)
 
