@@ -21,7 +21,8 @@ FLAGS = ["-std=c++17", "-O3", "-g0", "-fopenmp", "-fno-math-errno", "-fno-trappi
 FLAGS += ["-ffp-contract=fast", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
 
 HEADERS = [
-    f"kanfast/native/{name}.h" for name in ("basis", "contract", "pack", "primitives", "problem", "vector")
+    f"kanfast/native/{name}.h"
+    for name in ("basis", "contract", "pack", "primitives", "problem", "vector")
 ]
 
 native = [
