@@ -23,6 +23,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--sets", nargs="+", help="sets of cases: quick, middle, core, sweep, dtypes"
     )
+    parser.add_argument(
+        "--match", default="", metavar="TEXT", help="cases with this in their names"
+    )
     parser.add_argument("--providers", nargs="+", choices=PROVIDERS, metavar="NAME")
     parser.add_argument("--measures", nargs="+", choices=MEASURES, metavar="NAME")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -37,7 +40,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 def make_plan(options: argparse.Namespace) -> Plan:
     known = sets(options.device)
     names = options.sets or (["quick"] if options.quick else ["core", "sweep", "dtypes"])
-    cases = dict.fromkeys(case for name in names for case in known[name])
+    cases = dict.fromkeys(
+        case for name in names for case in known[name] if options.match in str(case)
+    )
     providers = options.providers or (QUICK if options.quick else PROVIDERS)
     seconds = options.seconds or (0.2 if options.quick else 3.0)
     return Plan(
