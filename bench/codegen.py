@@ -230,18 +230,18 @@ def main(argv=None):
         "--json", action="store_true", help="--check prints every kernel as a line of JSON"
     )
     options = parser.parse_args(argv)
-    cases = list(itertools.product(options.targets, options.ops, options.precisions, options.knots))
+    chosen = options.targets, options.ops, options.precisions, options.knots
     if options.check:
         from . import fit
 
-        return fit.check(cases, wide=options.wide, as_json=options.json)
+        return fit.check(fit.cases(*chosen, options.wide), wide=options.wide, as_json=options.json)
     print(
         "A model of one SM from counted instructions: no latency, no bank conflicts. "
         "Cycles per trip of the loop."
     )
     print(show({column: column for column in COLUMNS}))
     table = []
-    for case in cases:
+    for case in itertools.product(*chosen):
         table.append(row_of(*case, width=options.width))
         print(show(table[-1]), flush=True)
     if options.csv:

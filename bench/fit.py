@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 from kanfast.basis import Basis
@@ -34,7 +35,14 @@ def structures(wide):
             yield 3, 0, "silu", scale, shape
 
 
-def problems(kernel, precision, aligned):
+def cases(targets, ops, precisions, knots, wide):
+    """What to compile. The table has one entry for both 16-bit types: one target shows the other."""
+    for case in itertools.product(targets, ops, precisions, knots):
+        if wide or case[2] != "float16" or case[0] == "sm_90":
+            yield case
+
+
+def problems(kernel, precision, reads_weights):
     """What is wrong with a main kernel, in words."""
     found = []
     if kernel.spills:
@@ -43,8 +51,8 @@ def problems(kernel, precision, aligned):
         found.append(kernel.overflow)
     if not kernel.tensor_core and (kernel.target, precision) not in WITHOUT_TENSOR_CORES:
         found.append("no tensor-core instructions")
-    if aligned and not kernel.wide_loads:
-        found.append("no 128-bit loads from global memory")
+    if reads_weights and not kernel.wide_loads:
+        found.append("no 128-bit loads of the weights")
     return found
 
 
@@ -61,7 +69,7 @@ def check(cases, *, wide, as_json):
             )  # fmt: skip
             main = [launch.kernel for launch in done if launch.kernel.name == f"{op}_kernel"]
             for kernel in {id(kernel): kernel for kernel in main}.values():
-                found = problems(kernel, precision, min(shape) >= 64)
+                found = problems(kernel, precision, op != "weight_grad" and min(shape) >= 64)
                 bad += bool(found)
                 name = (
                     f"{target} {op} {precision} {knots} {shape} k={degree} n={deriv} {activation}"

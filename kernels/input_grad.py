@@ -8,6 +8,27 @@ from . import basis, launch, pack, runtime
 
 
 @triton.jit
+def _product(
+    g_block, g_row, mask_b, stride_go, O, c_block, c_row, mask_c, stride_part, stride_co, O_PADDED,
+    TYPE: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
+    BLOCK_B: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
+):  # fmt: skip
+    """[BLOCK_I, BLOCK_B]: sum_o c[i, o] g[b, o] over all outputs, for one function."""
+    acc = tl.zeros([BLOCK_I, BLOCK_B], TYPE)
+    o = tl.arange(0, BLOCK_O)
+    w_tile = c_row + o[None, :] * stride_co
+    for o0 in range(0, O_PADDED, BLOCK_O):
+        g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
+        g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
+        mask_w = mask_c & (o0 + o < O_PADDED)[None, :]
+        w = runtime.load_parts(
+            c_block + o0 * stride_co + w_tile, stride_part, mask_w, PRECISION, INTERPRETED
+        )
+        acc = runtime.dot(w, runtime.parts(g, PRECISION, INTERPRETED), acc, PRECISION)
+    return acc
+
+
+@triton.jit
 def input_grad_kernel(
     g_ptr,  # [B, O]
     x_ptr,  # [B, I]
@@ -36,6 +57,7 @@ def input_grad_kernel(
     KEEP_NAN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    LAY_OUT: tl.constexpr,  # the bases like the products; products in tensor memory have no layout
     BLOCK_B: tl.constexpr,
     BLOCK_I: tl.constexpr,
     BLOCK_O: tl.constexpr,
@@ -44,8 +66,6 @@ def input_grad_kernel(
     memory while the coefficients of one basis after the other pass by; each product is weighted
     with its basis at x and added."""
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
-    # For the residual, whose loop has no tile of g to hold.
-    BLOCK_R: tl.constexpr = min(BLOCK_O, 64)
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
     first_i, first_b = tl.program_id(1) * BLOCK_I, tl.program_id(0).to(tl.int64) * BLOCK_B
     row, column = tl.arange(0, BLOCK_I)[:, None], tl.arange(0, BLOCK_B)[None, :]
@@ -64,21 +84,12 @@ def input_grad_kernel(
     factor = basis.input_factor(i, mask_i, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV) * CONSTANT
     out = x * 0.0 if KEEP_NAN else tl.zeros([BLOCK_I, BLOCK_B], TYPE)
     if ACTIVATION != "none":
-        acc = tl.zeros([BLOCK_I, BLOCK_B], TYPE)
-        for o0 in range(0, O_PADDED, BLOCK_R):
-            o = tl.arange(0, BLOCK_R)
-            g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
-            g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
-            w_tile = (
-                c_block
-                + tl.cast(G + DEGREE, tl.int64) * stride_cj
-                + o0 * stride_co
-                + (c_row + o[None, :] * stride_co)
-            )
-            w = runtime.load_parts(
-                w_tile, stride_part, mask_c & (o0 + o < O_PADDED)[None, :], PRECISION, INTERPRETED
-            )
-            acc = runtime.dot(w, runtime.parts(g, PRECISION, INTERPRETED), acc, PRECISION)
+        acc = _product(
+            g_block, g_row, mask_b, stride_go, O,
+            c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj, c_row, mask_c,
+            stride_part, stride_co, O_PADDED,
+            TYPE, PRECISION, INTERPRETED, BLOCK_B, BLOCK_I, min(BLOCK_O, 64),
+        )  # fmt: skip
         out += basis.residual(x, ACTIVATION, DERIV) / factor * acc
     if SPLINES > 0:
         for o0 in range(0, O_PADDED, BLOCK_O):
@@ -97,10 +108,11 @@ def input_grad_kernel(
                 w = runtime.load_parts(
                     w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED
                 )
-                acc = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
-                state = basis.laid_out_like(acc, state, j < SPLINES)
+                product = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
+                if LAY_OUT:
+                    state = basis.laid_out_like(product, state, j < SPLINES)
                 state = basis.advance(state, j, i, mask_i, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
-                out += state[0] * acc
+                out += state[0] * product
     out *= factor
     tl.store(
         out_ptr + first_b * I + (column * I + i), out.to(out_ptr.dtype.element_ty), mask=mask_x
@@ -127,7 +139,8 @@ def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
             g, x, w.tensor, launch.knots(grid, basis, precision), out, rows, inputs, outputs,
             w.inputs, w.outputs,
             *g.stride(), *x.stride(), *w.strides,
-            PRECISION=precision, SPLINES=launch.splines(basis, deriv), **launch.structure(basis,
+            PRECISION=precision, LAY_OUT=launch.target_class(x.device) != "tcgen05",
+            SPLINES=launch.splines(basis, deriv), **launch.structure(basis,
             deriv), **tile,
         )  # fmt: skip
     return out.to(out_dtype)
