@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from bench import records
 from bench.cases import MIDDLE, NARROW, WIDE
@@ -37,6 +38,7 @@ def draw(group: Sequence[Record], what: str) -> Figure | None:
             if name in found:
                 _point(panel, position, found[name])
         panel.set_xscale("log")
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.margins(x=0.25)
         panel.grid(axis="y", color="lightgrey", linewidth=0.5)
         panel.set_title(str(case), fontsize=9)
