@@ -211,6 +211,7 @@ def test_strided_transposed_and_expanded_inputs(op):
     assert_accurate(got, calls(op, oracle, dense, basis, 0, "float64"), got, "float64")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("op", OPS)
 def test_rows_beyond_the_reach_of_32_bits(op):
     """Row offsets above 2^31 elements. The memory between the rows is reserved, never touched."""

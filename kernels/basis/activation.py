@@ -45,7 +45,7 @@ def _gelu(x, DERIV: tl.constexpr):
     if DERIV == 1:
         return 0.5 * (1.0 + tl.erf(x * SQRT_HALF)) + x * density
     # Far out the density underflows to 0 and the polynomial overflows: their product is 0 there.
-    near = tl.clamp(x, -1.0e3, 1.0e3)
+    near = tl.minimum(tl.maximum(x, -1.0e3), 1.0e3)
     return density * _horner(near, tables.gelu_derivative(DERIV))
 
 
