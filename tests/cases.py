@@ -20,17 +20,30 @@ KNOTS = ("uniform", "general")
 ACTIVATIONS = ("silu", "gelu", "tanh", "sigmoid", "relu", "identity", "none")
 
 # (B, I, O): ragged, single, wider than a tile, and with nothing to loop over or to write.
-SHAPES = ((1, 1, 1), (7, 17, 63), (63, 7, 17), (100, 3, 5), (130, 66, 70), (0, 3, 5), (9, 0, 5), (9, 3, 0))
+SHAPES = (
+    (1, 1, 1),
+    (7, 17, 63),
+    (63, 7, 17),
+    (100, 3, 5),
+    (130, 66, 70),
+    (0, 3, 5),
+    (9, 0, 5),
+    (9, 3, 0),
+)
 
-# (degree, derivative): every degree; every derivative up to 2, the last one that lives and the first that vanishes.
+# (degree, derivative): every degree; derivatives up to 2, the last one that lives and the first
+# that vanishes.
 ORDERS = tuple((k, n) for k in range(8) for n in sorted({0, 1, 2, k, k + 1}) if n <= k + 1)
 
 
 def make_grid(inputs, basis, seed=0, dtype=torch.float64):
-    """[I, G + 2k + 1]: equal steps, other ends for every input; or unequal ones, a knot doubled where there is room."""
+    """[I, G + 2k + 1]: equal steps, other ends for every input; or unequal ones, with a double knot."""
     generator = torch.Generator().manual_seed(seed)
     step = 2 / basis.grid_size
-    knots = torch.arange(-basis.degree, basis.grid_size + basis.degree + 1, dtype=torch.float64) * step - 1
+    knots = (
+        torch.arange(-basis.degree, basis.grid_size + basis.degree + 1, dtype=torch.float64) * step
+        - 1
+    )
     if basis.uniform:
         shift = torch.rand(2, inputs, 1, generator=generator, dtype=torch.float64) * 0.2
         return ((knots * (1 + shift[0])) + shift[1]).to(dtype)
@@ -42,7 +55,7 @@ def make_grid(inputs, basis, seed=0, dtype=torch.float64):
 
 
 def make_case(shape, basis, precision, *, scale=False, seed=0):
-    """(x, c, s, g, grid) on DEVICE: x inside and outside the grid, of the precision's dtype like c and g."""
+    """(x, c, s, g, grid) on DEVICE, of the precision's dtype; x inside and outside the grid."""
     rows, inputs, outputs = shape
     generator = torch.Generator().manual_seed(seed)
     dtype = DTYPES[precision]
@@ -51,7 +64,11 @@ def make_case(shape, basis, precision, *, scale=False, seed=0):
     def normal(*size):
         return torch.randn(size, generator=generator, dtype=torch.float64).to(dtype).to(DEVICE)
 
-    x = (torch.rand(rows, inputs, generator=generator, dtype=torch.float64) * 4 - 2).to(dtype).to(DEVICE)
+    x = (
+        (torch.rand(rows, inputs, generator=generator, dtype=torch.float64) * 4 - 2)
+        .to(dtype)
+        .to(DEVICE)
+    )
     s = normal(rows, inputs) if scale else None
     c, g = normal(basis.num_functions, inputs, outputs), normal(rows, outputs)
     return x, c, s, g, make_grid(inputs, basis, seed, wide).to(DEVICE)

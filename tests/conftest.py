@@ -1,4 +1,7 @@
-"""Without a GPU the kernels run in Triton's interpreter, unless the environment already decides; set before triton is imported."""
+"""Without a GPU the kernels run in Triton's interpreter, unless the environment already decides.
+
+The variable is set here, before triton is imported.
+"""
 
 import os
 

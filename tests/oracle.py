@@ -1,4 +1,7 @@
-"""What the kernels must compute, in float64, from code nobody here wrote: scipy's BSpline and torch's activations."""
+"""What the kernels must compute, in float64, from code nobody here wrote.
+
+That is scipy's BSpline and torch's activations.
+"""
 
 import numpy as np
 import torch
@@ -15,10 +18,10 @@ ACTIVATIONS = {
 
 
 def spline_values(x, knots, degree, deriv):
-    """[N, len(knots) - degree - 1]: the deriv-th derivatives of all B-splines on knots, zero outside their support.
+    """[N, len(knots) - degree - 1]: the deriv-th derivatives of all B-splines, zero off the support.
 
-    scipy's BSpline refuses to differentiate across knots repeated as often as the degree, so derivatives are taken of
-    its pieces, cell by cell: at a jump that is the value from the right.
+    scipy's BSpline refuses to differentiate across knots repeated as often as the degree, so
+    derivatives are taken of its pieces, cell by cell: at a jump that is the value from the right.
     """
     count = len(knots) - degree - 1
     if deriv > degree:
@@ -66,7 +69,9 @@ def forward(x, c, s, grid, basis, deriv):
 
 
 def input_grad(g, x, c, grid, basis, deriv):
-    return torch.einsum("bo,jio,bij->bi", g.double(), c.double(), basis_values(x, grid, basis, deriv))
+    return torch.einsum(
+        "bo,jio,bij->bi", g.double(), c.double(), basis_values(x, grid, basis, deriv)
+    )
 
 
 def weight_grad(g, x, s, grid, basis, deriv):

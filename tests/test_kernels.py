@@ -1,7 +1,8 @@
 """The three Triton launchers against scipy's B-splines in float64.
 
-Run in Triton's interpreter where there is no GPU, on the GPU where there is one. A kernel passes when its error is
-at most twice that of plain torch at the same precision, plus a floor of a few roundings of the output.
+Run in Triton's interpreter where there is no GPU, on the GPU where there is one. A kernel passes
+when its error is at most twice that of plain torch at the same precision, plus a floor of a few
+roundings of the output.
 """
 
 import numpy as np
@@ -22,7 +23,7 @@ from cases import (
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from kanfast import kernels, reference  # noqa: E402  (after the check that triton is there)
+from kanfast import kernels, reference
 
 pytestmark = pytest.mark.usefixtures("poisoned")
 
@@ -37,7 +38,11 @@ def rotating(n):
 def calls(op, module, case, basis, deriv, precision, out_dtype=None):
     """op of kernels or reference, or the oracle's, on the case."""
     x, c, s, g, grid = case
-    arguments = {"forward": (x, c, s, grid), "input_grad": (g, x, c, grid), "weight_grad": (g, x, s, grid)}[op]
+    arguments = {
+        "forward": (x, c, s, grid),
+        "input_grad": (g, x, c, grid),
+        "weight_grad": (g, x, s, grid),
+    }[op]
     if module is oracle:
         return getattr(oracle, op)(*arguments, basis, deriv)
     return getattr(module, op)(
@@ -50,7 +55,7 @@ def calls(op, module, case, basis, deriv, precision, out_dtype=None):
 
 
 def plain(op, case, basis, deriv, precision):
-    """The result of plain torch at this precision; tf32 has no CPU arithmetic, so its operands are rounded here."""
+    """The result of plain torch at this precision; for tf32, which no CPU has, with rounded operands."""
     if precision != "tf32":
         return calls(op, reference, case, basis, deriv, precision)
     x, c, s, g, grid = case
@@ -72,7 +77,7 @@ def tf32(t):
 
 
 def assert_accurate(got, expected, yardstick, precision):
-    """max and RMS error at most twice the yardstick's plus a floor; a failure names the worst element."""
+    """Largest and RMS error at most twice the yardstick's plus a floor; names the worst element."""
     assert got.shape == expected.shape
     if got.numel() == 0:
         return
@@ -84,7 +89,9 @@ def assert_accurate(got, expected, yardstick, precision):
     message = f"at {tuple(map(int, worst))}: got {got[worst]}, expected {expected[worst]}"
     assert error.max() <= 2 * allowed.max() + floor, message
     rms, allowed_rms = error.square().mean().sqrt(), allowed.square().mean().sqrt()
-    assert rms <= 2 * allowed_rms + floor, f"RMS {rms:.2e} against {allowed_rms:.2e}; worst {message}"
+    assert rms <= 2 * allowed_rms + floor, (
+        f"RMS {rms:.2e} against {allowed_rms:.2e}; worst {message}"
+    )
 
 
 def check(op, shape, basis, precision, deriv, *, scale=False, seed=0):

@@ -105,7 +105,7 @@ def test_the_arguments_that_are_changed_below_are_right():
         (
             {"backend": "cuda"},
             ValueError,
-            "backend is expected to be one of ('auto', 'triton', 'native', 'reference'), got 'cuda'",
+            "backend is expected to be one of ('auto', 'triton', 'native', 'reference'), got",
         ),
     ],
 )
