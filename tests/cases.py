@@ -37,7 +37,7 @@ ORDERS = tuple((k, n) for k in range(8) for n in sorted({0, 1, 2, k, k + 1}) if 
 
 
 def make_grid(inputs, basis, seed=0, dtype=torch.float64):
-    """[I, G + 2k + 1]: equal steps, other ends for every input; or unequal ones, with a double knot."""
+    """[I, G + 2k + 1]: equal steps, other ends for each input; or unequal, with a double knot."""
     generator = torch.Generator().manual_seed(seed)
     step = 2 / basis.grid_size
     knots = (

@@ -18,7 +18,7 @@ ACTIVATIONS = {
 
 
 def spline_values(x, knots, degree, deriv):
-    """[N, len(knots) - degree - 1]: the deriv-th derivatives of all B-splines, zero off the support.
+    """[N, len(knots) - degree - 1]: deriv-th derivatives of all B-splines, zero off the support.
 
     scipy's BSpline refuses to differentiate across knots repeated as often as the degree, so
     derivatives are taken of its pieces, cell by cell: at a jump that is the value from the right.

@@ -55,7 +55,7 @@ def calls(op, module, case, basis, deriv, precision, out_dtype=None):
 
 
 def plain(op, case, basis, deriv, precision):
-    """The result of plain torch at this precision; for tf32, which no CPU has, with rounded operands."""
+    """The result of plain torch at this precision; tf32, which no CPU has, by rounding."""
     if precision != "tf32":
         return calls(op, reference, case, basis, deriv, precision)
     x, c, s, g, grid = case
