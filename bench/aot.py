@@ -89,7 +89,8 @@ class _Driver(DriverBase):
 
     def __init__(self, target: GPUTarget) -> None:
         self.target = target
-        self.get_current_device = lambda: 0
+        # A device of its own for each target: Triton keeps what it compiled by device.
+        self.get_current_device = lambda: list(TARGETS.values()).index(target)
         self.get_current_stream = lambda device=None: 0
         self.get_device_capability = lambda device=0: divmod(target.arch, 10)
         properties = {

@@ -36,7 +36,7 @@ def structures(wide):
 
 
 def cases(targets, ops, precisions, knots, wide):
-    """What to compile. The table has one entry for both 16-bit types: one target shows the other."""
+    """What to compile. Both 16-bit types share their entries: one target shows the second."""
     for case in itertools.product(targets, ops, precisions, knots):
         if wide or case[2] != "float16" or case[0] == "sm_90":
             yield case

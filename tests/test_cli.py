@@ -11,6 +11,7 @@ import matplotlib.image
 import pytest
 import torch
 
+from kanfast import native
 from kanfast.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -66,7 +67,7 @@ def test_digits(run: Run, tmp_path: Path) -> None:
     ]
     for name in ("forward [samples/s]", "training [samples/s]", "peak memory [MB]"):
         assert all(float(cell.replace(",", "")) > 0 for cell in row(out, name))
-    assert row(out, "backend") == ["reference", "torch"]
+    assert row(out, "backend") == ["native" if native.available() else "reference", "torch"]
     assert "KAN: 100%" in err
     assert "MLP: 100%" in err
     height, width, _ = matplotlib.image.imread(picture).shape

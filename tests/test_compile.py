@@ -19,7 +19,7 @@ pytest.importorskip("triton", reason="the kernels are written in Triton, which i
 
 from kanfast.kernels import launch
 
-from bench import aot, codegen
+from bench import aot, codegen, fit
 
 ROOT = Path(__file__).parents[1]
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
