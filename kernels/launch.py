@@ -24,7 +24,9 @@ TILES = {
         ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
         ("forward", "bfloat16", "demanding"): (128, 16, 128, 8, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "float64", "demanding"): (32, 32, 32, 8, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "ieee", "demanding"): (64, 32, 32, 8, 2, 8),
         ("input_grad", "tf32x3"): (128, 64, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 32, 32, 4, 2, 8),
         ("input_grad", "tf32"): (128, 64, 32, 8, 2, 8),
@@ -32,6 +34,7 @@ TILES = {
         ("input_grad", "bfloat16"): (128, 64, 64, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
         ("weight_grad", "tf32x3"): (16, 64, 128, 8, 2, 2),
         ("weight_grad", "tf32"): (16, 64, 256, 8, 2, 2),
@@ -131,7 +134,10 @@ def target_class(device):
 def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of
     two of the shape."""
-    table = TILES[target_class(device)]
+    group, (backend, capability) = target_class(device), runtime.capability(device)
+    if group == "mma" and backend == "cuda" and capability > 80:
+        demanding = True  # the assembler needs more registers for these than for sm_80
+    table = TILES[group]
     precision = "bfloat16" if precision == "float16" else precision
     key = (op, precision, "demanding") if demanding else (op, precision)
     block_b, block_i, block_o, warps, stages, limit = table.get(key, table[op, precision])
