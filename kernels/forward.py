@@ -43,6 +43,42 @@ def _chunk(
 
 
 @triton.jit
+def _rolled(
+    acc, x, scale, i, mask_i, grid_ptr, c_ptr, stride_part, stride_cj, I, mask_c,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
+    SPLINES: tl.constexpr, ACTIVATION: tl.constexpr, PRECISION: tl.constexpr,
+    INTERPRETED: tl.constexpr, HAS_SCALE: tl.constexpr, KEEP_NAN: tl.constexpr,
+):  # fmt: skip
+    """acc += the sum of all functions of this block of inputs, in a loop with a single product.
+
+    Triton 3.8 gives every product of an unrolled chain an accumulator of its own in tensor memory,
+    which holds two of the size that is worth while.
+    """
+    i, mask_i = i[None, :], mask_i[None, :]
+    residual = x
+    if ACTIVATION != "none":
+        CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
+        residual = basis.residual(x, ACTIVATION, DERIV) * (1.0 / CONSTANT)
+    factor = basis.input_factor(i, mask_i, grid_ptr, x.dtype, UNIFORM, G, DEGREE, DERIV)
+    state = basis.start(x, i, mask_i, grid_ptr, 0, I, UNIFORM, G, DEGREE, DERIV)
+    for j in range(SPLINES + (ACTIVATION != "none")):
+        state = basis.advance(
+            state, tl.minimum(j, SPLINES - 1), i, mask_i, grid_ptr, I, UNIFORM, G, DEGREE, DERIV
+        )
+        f = tl.where(j < SPLINES, state[0] * factor, residual)
+        if KEEP_NAN:
+            f += x * 0.0
+        if HAS_SCALE:
+            f = f * scale
+        f = runtime.parts(f, PRECISION, INTERPRETED)
+        w = runtime.load_parts(
+            c_ptr + tl.cast(j, tl.int64) * stride_cj, stride_part, mask_c, PRECISION, INTERPRETED
+        )
+        acc = runtime.dot(f, w, acc, PRECISION)
+    return acc
+
+
+@triton.jit
 def forward_kernel(
     x_ptr,  # [B, I]
     c_ptr,  # [J, I, O] packed coefficients, in the operands' dtype and layout
@@ -71,6 +107,7 @@ def forward_kernel(
     KEEP_NAN: tl.constexpr,
     PRECISION: tl.constexpr,
     INTERPRETED: tl.constexpr,
+    ROLLED: tl.constexpr,
     CHUNKS: tl.constexpr,
     CHUNK: tl.constexpr,
     TAIL: tl.constexpr,
@@ -102,19 +139,25 @@ def forward_kernel(
         if HAS_SCALE:
             scale = tl.load(s_row + i[None, :] * stride_si, mask=mask_x, other=0.0).to(TYPE)
         c_tile = c_col + i.to(tl.int64)[:, None] * stride_ci
+        if ROLLED:
+            acc = _rolled(
+                acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, I, mask_c,
+                UNIFORM, G, DEGREE, DERIV, TAIL, ACTIVATION, PRECISION, INTERPRETED, HAS_SCALE,
+                KEEP_NAN,
+            )  # fmt: skip
         for chunk in range(CHUNKS):
             acc = _chunk(
                 acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, chunk * CHUNK,
                 I, mask_c,
                 UNIFORM, G, DEGREE, DERIV, CHUNK, PRECISION, INTERPRETED, HAS_SCALE, False,
             )  # fmt: skip
-        if TAIL > 0:
+        if TAIL > 0 and not ROLLED:
             acc = _chunk(
                 acc, x, scale, i, mask_i, grid_ptr, c_tile, stride_part, stride_cj, CHUNKS * CHUNK,
                 I, mask_c,
                 UNIFORM, G, DEGREE, DERIV, TAIL, PRECISION, INTERPRETED, HAS_SCALE, KEEP_NAN,
             )  # fmt: skip
-        if ACTIVATION != "none":
+        if ACTIVATION != "none" and not ROLLED:
             f = basis.residual(x, ACTIVATION, DERIV) * (1.0 / CONSTANT)
             if HAS_SCALE:
                 f = f * scale
@@ -154,6 +197,7 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
             w.inputs, w.outputs,
             x.stride(0), x.stride(1), scale.stride(0), scale.stride(1), *w.strides,
             HAS_SCALE=s is not None, PRECISION=precision,
-            CHUNKS=count, CHUNK=chunk, TAIL=tail, **launch.structure(basis, deriv), **tile,
+            ROLLED=limit == 0 and tail > 0, CHUNKS=count, CHUNK=chunk, TAIL=tail,
+            **launch.structure(basis, deriv), **tile,
         )  # fmt: skip
     return y.to(out_dtype)

@@ -11,7 +11,7 @@ from . import runtime
 from .basis import general
 
 # TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases
-# unrolled at once)
+# unrolled at once; 0 for none, a loop with a single product)
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
@@ -72,23 +72,22 @@ TILES = {
         ("forward", "float64", "demanding"): (32, 16, 32, 4, 1, 8),
         ("forward", "ieee"): (128, 16, 64, 8, 2, 8),
         ("forward", "ieee", "demanding"): (64, 16, 64, 8, 2, 8),
-        ("forward", "tf32x3"): (128, 16, 64, 8, 2, 8),
-        ("forward", "tf32x3", "demanding"): (64, 16, 64, 8, 2, 8),
-        ("forward", "tf32"): (128, 16, 128, 8, 2, 8),
-        ("forward", "tf32", "demanding"): (128, 16, 64, 8, 2, 8),
-        ("forward", "bfloat16"): (128, 16, 256, 8, 2, 8),
+        ("forward", "tf32x3"): (128, 16, 64, 8, 2, 0),
+        ("forward", "tf32"): (128, 32, 128, 8, 2, 0),
+        ("forward", "tf32", "demanding"): (128, 16, 128, 8, 2, 0),
+        ("forward", "bfloat16"): (128, 32, 256, 8, 2, 0),
+        ("forward", "bfloat16", "demanding"): (128, 16, 256, 8, 2, 0),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
-        ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
-        ("input_grad", "tf32x3", "demanding"): (32, 64, 32, 4, 2, 8),
-        ("input_grad", "tf32"): (64, 128, 64, 8, 2, 8),
+        ("input_grad", "tf32x3"): (32, 128, 32, 8, 2, 8),
+        ("input_grad", "tf32x3", "demanding"): (32, 64, 16, 8, 2, 8),
+        ("input_grad", "tf32"): (32, 128, 64, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (32, 64, 32, 4, 2, 8),
-        ("input_grad", "bfloat16"): (64, 128, 128, 8, 2, 8),
-        ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
+        ("input_grad", "bfloat16"): (64, 64, 64, 8, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
-        ("weight_grad", "tf32x3"): (16, 128, 128, 8, 2, 2),
+        ("weight_grad", "tf32x3"): (16, 128, 128, 8, 2, 1),
         ("weight_grad", "tf32"): (16, 128, 128, 8, 2, 3),
         ("weight_grad", "tf32", "demanding"): (16, 128, 128, 8, 2, 2),
         ("weight_grad", "bfloat16"): (16, 128, 128, 8, 2, 3),
@@ -166,8 +165,11 @@ def chunks(functions, limit):
     """(CHUNKS, CHUNK, TAIL): CHUNKS loops over CHUNK unrolled functions, then TAIL, none more than
     limit.
 
-    Nothing is padded: CHUNKS * CHUNK + TAIL = functions.
+    Nothing is padded: CHUNKS * CHUNK + TAIL = functions. Limit 0, for a loop with a single
+    product, leaves all of them to the tail.
     """
+    if limit == 0:
+        return 0, 0, functions
     count = -(-functions // limit)
     if count <= 1:
         return 0, 0, functions

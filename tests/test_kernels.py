@@ -116,6 +116,26 @@ def test_full_tiles(op, precision, knots):
     check(op, (130, 33, 257), make_basis(knots=knots), precision, 0)
 
 
+@pytest.mark.parametrize(
+    ("activation", "deriv"), [("silu", 0), ("silu", 1), ("silu", 4), ("none", 0), ("none", 1)]
+)
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_loop_with_a_single_product(precision, knots, deriv, activation, monkeypatch):
+    """The form that the launch table picks where products are summed in tensor memory."""
+    tile = kernels.launch.tile
+    monkeypatch.setattr(kernels.launch, "tile", lambda *a, **k: (tile(*a, **k)[0], 0))
+    basis = make_basis(knots=knots, activation=activation)
+    check("forward", (37, 19, 21), basis, precision, deriv, scale=deriv == 1)
+    case = make_case((20, 5, 6), basis, precision)
+    clean = calls("forward", kernels, case, basis, deriv, precision)
+    case[0][7, 2] = torch.nan
+    y = calls("forward", kernels, case, basis, deriv, precision)
+    rows = torch.arange(20) != 7
+    assert y[7].isnan().all()
+    assert torch.equal(y[rows], clean[rows])
+
+
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "x".join(map(str, s)))
 @pytest.mark.parametrize("knots", KNOTS)
 @pytest.mark.parametrize("op", OPS)
