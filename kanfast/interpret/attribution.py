@@ -19,7 +19,7 @@ from torch import Tensor
 from kanfast.statistics import EdgeStatistics
 
 if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
+    from kanfast.nn.stack import LayerStack
 
 # Keeps the scores of a node that does not vary finite; pykan's value.
 _FLOOR = 1e-4
@@ -54,7 +54,7 @@ class Attribution:
     edge_scores_all: list[Tensor]
 
 
-def activity(model: KAN, activations: Sequence[Tensor]) -> list[LayerActivity]:
+def activity(model: LayerStack, activations: Sequence[Tensor]) -> list[LayerActivity]:
     """What the layers do, from `KAN.activations` of a batch; differentiable once."""
     return [
         LayerActivity(layer.edge_statistics(x), _std(x), _std(y))
@@ -89,7 +89,7 @@ def node_attributions(layers: Sequence[LayerActivity]) -> list[Tensor]:
 
 @torch.no_grad()
 def attribute(
-    model: KAN,
+    model: LayerStack,
     l: int | None = None,
     i: int | None = None,
     out_score: Tensor | None = None,

@@ -15,7 +15,7 @@ from kanfast.interpret.progress import progress
 from kanfast.interpret.regularization import RegMetric, check_metric, regularization
 
 if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
+    from kanfast.nn.workflow import TrainedStack
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 OptimizerLike = str | type[torch.optim.Optimizer] | torch.optim.Optimizer
@@ -30,7 +30,7 @@ _LBFGS_HISTORY = 30
 
 
 def fit(
-    model: KAN,
+    model: TrainedStack,
     dataset: Dataset,
     opt: OptimizerLike,
     steps: int,
@@ -130,7 +130,7 @@ def fit(
 
 
 def make_optimizer(
-    model: KAN, opt: OptimizerLike, lr: float
+    model: TrainedStack, opt: OptimizerLike, lr: float
 ) -> tuple[torch.optim.Optimizer, float]:
     """The optimizer of `KAN.fit`, and the factor of its objective.
 

@@ -23,7 +23,7 @@ from kanfast.interpret.attribution import (
 )
 
 if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
+    from kanfast.nn.stack import LayerStack
 
 RegMetric = Literal[
     "edge_forward_l1",
@@ -43,7 +43,7 @@ def check_metric(reg_metric: str) -> None:
 
 
 def regularization(
-    model: KAN,
+    model: LayerStack,
     activations: Sequence[Tensor],
     reg_metric: RegMetric,
     lamb_l1: float,

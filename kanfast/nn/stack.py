@@ -63,11 +63,8 @@ class LayerStack(nn.Module):
 
     @property
     def n_edge(self) -> int:
-        """Number of edges that were not removed."""
-        return sum(
-            layer.in_features * layer.out_features if layer.mask is None else int(layer.mask.sum())
-            for layer in self.kan_layers
-        )
+        """Number of edges, numeric and symbolic, that were not removed."""
+        return sum(int(layer.edge_mask.sum()) for layer in self.kan_layers)
 
     @property
     def backend(self) -> Backend:
