@@ -73,12 +73,12 @@ def fit(
     searches = isinstance(optimizer, torch.optim.LBFGS)  # evaluates the objective many times a step
 
     def terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        activations = model.activations(x)
-        loss = loss_of(activations[-1], y)
+        trace = model.trace(x)
+        loss = loss_of(trace.nodes[-1], y)
         if lamb == 0:
             return loss, loss.new_zeros(())
         weights = (lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
-        return loss, regularization(model, activations, reg_metric, *weights)
+        return loss, regularization(model, trace, reg_metric, *weights)
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         last: list[Tensor] = []
