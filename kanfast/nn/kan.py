@@ -33,7 +33,8 @@ class KAN(SymbolicStack):
         layers, grid_size, spline_order, samples, input_mask: See `LayerStack`.
 
     The methods of pykan's workflow are those of the classes it is built on: `TrainedStack` (fit,
-    attribute, prune, ...) and `SymbolicStack` (fix_symbolic, symbolic_formula, ...).
+    attribute, prune, ...), `InspectedStack` (plot, get_fun, ...) and `SymbolicStack` (fix_symbolic,
+    symbolic_formula, ...).
 
     Raises:
         ValueError, TypeError: As `KANLinear`; fewer than two widths, or arities that do not fit.

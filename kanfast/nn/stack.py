@@ -106,6 +106,16 @@ class LayerStack(nn.Module):
         return [(), *(() if nodes is None else nodes.arities for nodes in after)]
 
     @property
+    def n_sum(self) -> list[int]:
+        """Numbers of hidden nodes that are sums."""
+        return [w - n for w, n in zip(self.width[1:-1], self.n_mult, strict=True)]
+
+    @property
+    def n_mult(self) -> list[int]:
+        """Numbers of hidden nodes that are products."""
+        return [len(arities) for arities in self.arities[1:-1]]
+
+    @property
     def input_id(self) -> Tensor:
         """Indices of the features of x that are inputs: all of them, unless inputs were pruned."""
         if self.input_mask is None:
