@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from kanfast import KAN, create_dataset
+from kanfast import KAN, create_dataset, parameter_groups
 from kanfast.nn.nodes import Nodes
 
 DOUBLE = torch.float64
@@ -284,3 +284,16 @@ def test_the_formula_of_products_and_affine_maps_is_the_model(model: KAN) -> Non
     model.auto_symbolic(lib=["x", "sin", "x^2", "tanh"], x=x)
     formula = model.symbolic_formula()
     torch.testing.assert_close(formula(x), model(x).detach(), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_an_optimizer_is_kept_where_symbolic_edges_are_pruned(model: KAN, named: bool) -> None:
+    model.fix_symbolic(0, 0, 0, "sin", x=rows(50, 3))
+    held = model.named_parameters() if named else model.parameters()
+    optimizer = torch.optim.Adam(held, lr=0.3)
+    pruned = model.prune_node(mode="manual", active_neurons_id=[[1, 3]])
+    assert pruned.kan_layers[0].symbolic is None
+    fresh = torch.optim.Adam(parameter_groups(optimizer, model, pruned))
+    assert fresh.param_groups[0]["lr"] == 0.3
+    found = {id(p) for group in fresh.param_groups for p in group["params"]}
+    assert found == {id(p) for p in pruned.parameters()}

@@ -59,7 +59,7 @@ class TrainedStack(LayerStack):
         the training inputs. Frozen parameters stay as they are.
 
         If a loss is not finite, training stops with a RuntimeWarning, and the model is as it was
-        before that step.
+        before that step. Where L-BFGS finds no way further down, the model stays as it is.
 
         Args:
             dataset: train_input, train_label, test_input, test_label, of the model's dtype and on
