@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from kanfast.interpret.attribution import Attribution, attribute
+from kanfast.nn import symbolic as symbols
 from kanfast.nn.resize import keep_nodes
 
 if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
+    from kanfast.nn.stack import LayerStack
 
 Side = Literal["all", "up", "down"]
+Model = TypeVar("Model", bound="LayerStack")
 
 
 def prune_node(
-    model: KAN,
+    model: Model,
     threshold: float,
     mode: str,
     active_neurons_id: Sequence[Sequence[int]] | None,
     x: Tensor | None,
-) -> KAN:
+) -> Model:
     """The body of `KAN.prune_node`."""
     if mode not in ("auto", "manual"):
         raise ValueError(f'mode must be "auto" or "manual", got {mode!r}')
@@ -45,15 +47,19 @@ def prune_node(
         ]
     pruned = model.copy()
     layers = pruned.kan_layers
-    for before, after, nodes in zip(layers, layers[1:], kept, strict=False):
-        keep_nodes(before, outputs=nodes)
-        keep_nodes(after, inputs=nodes)
+    for l, kept_nodes in enumerate(kept):
+        its = pruned.nodes_after(l)
+        subnodes = kept_nodes if its is None else its.subnodes_of(kept_nodes)
+        if its is not None:
+            pruned.set_nodes(l, its.taken(kept_nodes))
+        keep_nodes(layers[l], outputs=subnodes)
+        keep_nodes(layers[l + 1], inputs=kept_nodes)
     return pruned
 
 
 def prune_input(
-    model: KAN, threshold: float, active_inputs: Sequence[int] | None, x: Tensor | None
-) -> KAN:
+    model: Model, threshold: float, active_inputs: Sequence[int] | None, x: Tensor | None
+) -> Model:
     """The body of `KAN.prune_input`."""
     if active_inputs is None:
         kept = _above(_scores(model, x).node_scores[0], threshold, "inputs")
@@ -67,25 +73,24 @@ def prune_input(
     return pruned
 
 
-def prune_edge(model: KAN, threshold: float, x: Tensor | None) -> None:
+def prune_edge(model: LayerStack, threshold: float, x: Tensor | None) -> None:
     """The body of `KAN.prune_edge`."""
     for layer, score in zip(model.kan_layers, _scores(model, x).edge_scores, strict=True):
-        alive = score > threshold
-        layer.set_mask(alive if layer.mask is None else alive & layer.mask)
+        symbols.keep_edges(layer, score > threshold)
 
 
-def remove_edge(model: KAN, l: int, i: int, j: int) -> None:
+def remove_edge(model: LayerStack, l: int, i: int, j: int) -> None:
     """The body of `KAN.remove_edge`."""
     _check("layer", l, len(model.layers))
     layer = model.kan_layers[l]
     _check(f"input of layer {l}", i, layer.in_features)
     _check(f"output of layer {l}", j, layer.out_features)
-    mask = _mask_of(model, l).clone()
-    mask[j, i] = False
-    layer.set_mask(mask)
+    alive = layer.edge_mask
+    alive[j, i] = False
+    symbols.keep_edges(layer, alive)
 
 
-def remove_node(model: KAN, l: int, i: int, mode: Side) -> None:
+def remove_node(model: LayerStack, l: int, i: int, mode: Side) -> None:
     """The body of `KAN.remove_node`."""
     if mode not in ("all", "up", "down"):
         raise ValueError(f'mode must be "all", "up" or "down", got {mode!r}')
@@ -95,24 +100,17 @@ def remove_node(model: KAN, l: int, i: int, mode: Side) -> None:
     if (l == 0 and mode == "down") or (l == depth and mode == "up"):
         raise ValueError(f'layer {l} of nodes has no edges on the side "{mode}"')
     if mode != "down" and l < depth:
-        mask = _mask_of(model, l).clone()
-        mask[:, i] = False
-        model.kan_layers[l].set_mask(mask)
+        alive = model.kan_layers[l].edge_mask
+        alive[:, i] = False
+        symbols.keep_edges(model.kan_layers[l], alive)
     if mode != "up" and l > 0:
-        mask = _mask_of(model, l - 1).clone()
-        mask[i] = False
-        model.kan_layers[l - 1].set_mask(mask)
+        alive = model.kan_layers[l - 1].edge_mask
+        nodes = model.nodes_after(l - 1)
+        alive[i if nodes is None else nodes.subnodes_of(torch.tensor([i]))] = False
+        symbols.keep_edges(model.kan_layers[l - 1], alive)
 
 
-def _mask_of(model: KAN, l: int) -> Tensor:
-    layer = model.kan_layers[l]
-    if layer.mask is not None:
-        return layer.mask
-    shape = (layer.out_features, layer.in_features)
-    return torch.ones(shape, dtype=torch.bool, device=layer.grid.device)
-
-
-def _scores(model: KAN, x: Tensor | None) -> Attribution:
+def _scores(model: LayerStack, x: Tensor | None) -> Attribution:
     found = attribute(model, x=x)
     if not isinstance(found, Attribution) or not all(s.isfinite().all() for s in found.edge_scores):
         raise ValueError(

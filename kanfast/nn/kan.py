@@ -1,48 +1,48 @@
-"""A stack of KAN layers: a module that takes the place of efficient-kan's `KAN`."""
+"""A stack of KAN layers: a module that takes the place of efficient-kan's `KAN`, and of pykan's."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kanfast.interpret import attribution
-from kanfast.interpret import fit as fitting
-from kanfast.interpret import prune as pruning
-from kanfast.interpret import regularization as regularizing
-from kanfast.interpret.attribution import Attribution
-from kanfast.interpret.dataset import Dataset
-from kanfast.interpret.fit import OptimizerLike
-from kanfast.interpret.regularization import RegMetric
-from kanfast.nn import resize
 from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
+from kanfast.nn.formulas import SymbolicStack
 from kanfast.nn.linear import KANLinear
-from kanfast.nn.stack import LayerStack
+from kanfast.nn.nodes import Nodes, parse_widths
 from kanfast.ops import Backend
 
 
-class KAN(LayerStack):
+class KAN(SymbolicStack):
     """Layers of `KANLinear`, one after the other.
 
     Args:
-        layers_hidden: Widths of inputs, hidden layers and outputs: at least two.
+        layers_hidden: Widths of inputs, hidden layers and outputs: at least two. A width may be
+            [n_sum, n_mult]: n_sum nodes that are sums over edges, as usual, and n_mult that are
+            products of such sums (KAN 2.0, Liu et al., 2024).
         grid_size, spline_order, scale_noise, scale_base, scale_spline, base_activation, grid_eps,
             grid_range, device, dtype, backend: As in `KANLinear`, for all layers. A module given as
             `base_activation` (not its class) is shared by all layers.
+        mult_arity: How many sums a product takes, at least 2; or for every width a list with those
+            of each of its products, as in pykan.
+        affine_trainable: Whether sums and nodes have a trainable scale and bias (`Nodes`).
 
     Attributes:
         layers, grid_size, spline_order, samples, input_mask: See `LayerStack`.
 
+    The methods of pykan's workflow are those of the classes it is built on: `TrainedStack` (fit,
+    attribute, prune, ...), `InspectedStack` (plot, get_fun, ...) and `SymbolicStack` (fix_symbolic,
+    symbolic_formula, ...).
+
     Raises:
-        ValueError, TypeError: As `KANLinear`; fewer than two widths.
+        ValueError, TypeError: As `KANLinear`; fewer than two widths, or arities that do not fit.
     """
 
     def __init__(
         self,
-        layers_hidden: Sequence[int],
+        layers_hidden: Sequence[int | Sequence[int]],
         grid_size: int = 5,
         spline_order: int = 3,
         scale_noise: float = 0.1,
@@ -52,6 +52,8 @@ class KAN(LayerStack):
         grid_eps: float = 0.02,
         grid_range: Sequence[float] = (-1, 1),
         *,
+        mult_arity: int | Sequence[Sequence[int]] = 2,
+        affine_trainable: bool = False,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         backend: Backend = "auto",
@@ -62,6 +64,7 @@ class KAN(LayerStack):
                 "layers_hidden must hold at least two widths, of inputs and outputs, "
                 f"got {layers_hidden}"
             )
+        widths, subnodes, arities = parse_widths(layers_hidden, mult_arity)
         self._set_layers(
             [
                 KANLinear(
@@ -79,44 +82,68 @@ class KAN(LayerStack):
                     dtype=dtype,
                     backend=backend,
                 )
-                for in_features, out_features in pairwise(layers_hidden)
+                for in_features, out_features in zip(widths, subnodes[1:], strict=False)
             ]
         )
+        for index, layer in enumerate(self.kan_layers):
+            nodes = Nodes(layer.out_features, arities[index + 1])
+            if affine_trainable:
+                nodes.add_affine(layer.spline_weight)
+            self.set_nodes(index, nodes)
 
     @classmethod
-    def from_layers(cls, layers: Sequence[KANLinear]) -> KAN:
+    def from_layers(
+        cls, layers: Sequence[KANLinear], nodes: Mapping[int, Nodes] | None = None
+    ) -> KAN:
         """A KAN of given layers, whose grids, degrees and residual functions may differ.
 
+        Args:
+            layers: First to last.
+            nodes: By the index of the layer before them, where outputs are multiplied, scaled or
+                shifted.
+
         Raises:
-            ValueError: No layers, or the outputs of one are not the inputs of the next.
+            ValueError: No layers, or the outputs of one are not the inputs of the next, or `nodes`
+                do not fit.
         """
         if not layers:
             raise ValueError("a KAN needs at least one layer, got none")
-        for index, (first, second) in enumerate(pairwise(layers)):
-            if first.out_features != second.in_features:
+        nodes = nodes or {}
+        outputs = [layer.out_features for layer in layers]
+        for index, its in nodes.items():
+            if index not in range(len(layers)) or its.subnodes != outputs[index]:
                 raise ValueError(
-                    f"layer {index} has {first.out_features} outputs, but layer {index + 1} has "
+                    f"nodes[{index}] has {its.subnodes} subnodes, but the layers have {outputs} "
+                    "outputs"
+                )
+            outputs[index] = its.nodes
+        for index, (count, second) in enumerate(zip(outputs, layers[1:], strict=False)):
+            if count != second.in_features:
+                raise ValueError(
+                    f"layer {index} has {count} outputs, but layer {index + 1} has "
                     f"{second.in_features} inputs"
                 )
         kan = cls.__new__(cls)
         nn.Module.__init__(kan)
-        kan._set_layers(layers)
+        kan._set_layers(layers, nodes)
         return kan
 
     @classmethod
     def from_pykan(cls, model: Any, *, backend: Backend = "auto") -> KAN:
         """The function of a pykan model (`kan.KAN`, version 0.2), in its dtype and on its device.
 
-        Grid sizes and degrees may differ between layers; masks and node scales fold into the
-        weights. An edge with mask 0 becomes an edge of zeros. Parameters frozen in pykan stay
-        frozen. Draws no random numbers and copies all tensors. pykan need not be installed.
+        Grid sizes and degrees may differ between layers. Masks fold into the weights, and an edge
+        with mask 0 is removed. Multiplication nodes, affine maps and symbolic edges come along;
+        where a layer has only node scales, they fold into the weights. Parameters frozen in pykan
+        stay frozen. Draws no random numbers and copies all tensors. pykan need not be installed.
 
         Raises:
             TypeError: Not such a model.
-            ValueError: Unsupported, with the place: multiplication nodes, symbolic edges, node
-                biases, a selection of inputs (`prune_input`), or an unknown `base_fun`.
+            ValueError: Unsupported, with the place: symbolic functions that the default library
+                does not have, such as pykan's anonymous ones, a selection of inputs
+                (`prune_input`), or an unknown `base_fun`.
         """
-        return cls.from_layers(layers_from_pykan(model, backend=backend))
+        return cls.from_layers(*layers_from_pykan(model, backend=backend))
 
     @classmethod
     def from_pykan_state_dict(
@@ -124,6 +151,7 @@ class KAN(LayerStack):
         state_dict: Mapping[str, Tensor],
         base_fun: Residual | Sequence[Residual] = "silu",
         *,
+        mult_arity: int | Sequence[Sequence[int]] = 2,
         backend: Backend = "auto",
     ) -> KAN:
         """As `from_pykan`, from `model.state_dict()`.
@@ -132,280 +160,15 @@ class KAN(LayerStack):
             state_dict: All of pykan's tensors. They determine widths, grid sizes and degrees.
             base_fun: What the state dict does not hold: "silu", "identity", "zero", a module or
                 a function of a tensor, for all layers or one for each.
+            mult_arity: pykan's argument, if there are multiplication nodes.
             backend: As in `KANLinear`.
 
         Raises:
-            ValueError: Missing or unknown names, or something unsupported as in `from_pykan`.
+            ValueError: Missing or unknown names, arities that do not fit, or something unsupported
+                as in `from_pykan`: symbolic edges, too, as their functions are not in it.
         """
-        layers = layers_from_pykan_state_dict(state_dict, base_fun, backend=backend)
-        return cls.from_layers(layers)
-
-    # pykan's workflow, with its names; the bodies are in kanfast.interpret.
-
-    def fit(
-        self,
-        dataset: Dataset,
-        opt: OptimizerLike = "LBFGS",
-        steps: int = 100,
-        log: int = 1,
-        lamb: float = 0.0,
-        lamb_l1: float = 1.0,
-        lamb_entropy: float = 2.0,
-        lamb_coef: float = 0.0,
-        lamb_coefdiff: float = 0.0,
-        update_grid: bool = True,
-        grid_update_num: int = 10,
-        loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
-        lr: float = 1.0,
-        start_grid_update_step: int = -1,
-        stop_grid_update_step: int = 50,
-        batch: int = -1,
-        metrics: Sequence[Callable[[], Any]] | None = None,
-        reg_metric: RegMetric = "edge_forward_spline_n",
-        *,
-        seed: int = 0,
-    ) -> dict[str, list[float]]:
-        """Trains on a pykan dataset, with pykan's arguments.
-
-        The objective is loss + lamb * `regularization` of the rows of the step. Knots follow the
-        samples (`update_grid_from_samples`) every stop_grid_update_step // grid_update_num steps,
-        from start_grid_update_step on and before stop_grid_update_step. Afterwards `samples` are
-        the training inputs. Frozen parameters stay as they are.
-
-        If a loss is not finite, training stops with a RuntimeWarning, and the model is as it was
-        before that step.
-
-        Args:
-            dataset: train_input, train_label, test_input, test_label, of the model's dtype and on
-                its device: see `kanfast.create_dataset`.
-            opt: "LBFGS" (torch's, with a strong-Wolfe line search), the name of another optimizer
-                in torch.optim, such as "Adam", its class, or an optimizer (then lr is its own).
-            steps: Number of steps. One of L-BFGS has up to 20 iterations.
-            log: Every how many steps the progress bar (if tqdm is installed) shows new losses; 0
-                for no bar.
-            lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, reg_metric: As in
-                `regularization`, times lamb.
-            update_grid, grid_update_num, start_grid_update_step, stop_grid_update_step: See above.
-            loss_fn: (prediction, label) -> scalar; the mean squared error if None.
-            lr: Learning rate; that of L-BFGS is the length of the first trial steps.
-            batch: Rows of a step, drawn anew for each one (of training and test rows); -1 for all.
-            metrics: Functions without arguments that return a number, called after every step.
-            seed: Of the drawn rows.
-
-        Returns:
-            A list with one number for each step under each of: "train_loss" and "test_loss", root
-            mean squared errors (values of `loss_fn` if given), "reg", and the metrics' names.
-            test_loss is taken after the step; train_loss and reg as well for L-BFGS, and before the
-            step for others.
-
-        Raises:
-            ValueError, TypeError: Arguments that make no sense, with what is expected.
-        """
-        return fitting.fit(
-            self,
-            dataset,
-            opt,
-            steps,
-            log,
-            lamb,
-            lamb_l1,
-            lamb_entropy,
-            lamb_coef,
-            lamb_coefdiff,
-            update_grid,
-            grid_update_num,
-            loss_fn,
-            lr,
-            start_grid_update_step,
-            stop_grid_update_step,
-            batch,
-            metrics,
-            reg_metric,
-            seed,
+        return cls.from_layers(
+            *layers_from_pykan_state_dict(
+                state_dict, base_fun, mult_arity=mult_arity, backend=backend
+            )
         )
-
-    def regularization(
-        self,
-        x: Tensor | None = None,
-        reg_metric: RegMetric = "edge_forward_spline_n",
-        lamb_l1: float = 1.0,
-        lamb_entropy: float = 2.0,
-        lamb_coef: float = 0.0,
-        lamb_coefdiff: float = 0.0,
-    ) -> Tensor:
-        """Penalty on what the edges do at the samples x; differentiable once.
-
-        Summed over the layers: lamb_l1 times the sum of the sizes of edges, lamb_entropy times an
-        entropy of their shares, lamb_coef (lamb_coefdiff) times the mean over outputs of absolute
-        coefficients (differences of neighbours).
-
-        Args:
-            x: Samples [..., inputs]; `samples` if None.
-            reg_metric: What the size of an edge is: "edge_forward_l1", its mean |phi|, with the
-                entropy of all shares in a layer (the KAN paper, eqs. 2.17-2.20); or one of pykan's,
-                with the mean entropies of rows and columns: "edge_forward_spline_u", the deviation
-                of phi; "edge_forward_spline_n", that over the deviation of the input plus 0.1;
-                "edge_forward_sum", the same (pykan's has no gradient); "edge_backward", the edge
-                scores of `attribute`; "node_backward", the scores of inputs for all nodes.
-        """
-        activations = self.activations(self.samples_or(x))
-        return regularizing.regularization(
-            self, activations, reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff
-        )
-
-    @torch.no_grad()
-    def update_grid_from_samples(self, x: Tensor, margin: float = 0.0) -> None:
-        """Moves the knots of every layer to its inputs at the samples x [..., inputs].
-
-        As `forward(x, update_grid=True)`, but with pykan's margin.
-        """
-        x = self._select_inputs(x)
-        for layer in self.kan_layers:
-            layer.update_grid(x, margin)
-            x = layer(x)
-
-    def refine(self, new_grid_size: int, layers: Sequence[int] | None = None) -> KAN:
-        """A new model with `new_grid_size` grid intervals and the same function.
-
-        See `KANLinear.refine`. An optimizer of this model does not know the parameters of the new
-        one: see `kanfast.parameter_groups`.
-
-        Args:
-            new_grid_size: Number of intervals.
-            layers: Indices of the layers to refine; all of them if None.
-
-        Raises:
-            TypeError, ValueError, RuntimeError: As `KANLinear.refine`.
-            IndexError: There is no such layer.
-        """
-        finer = self.copy()
-        for index in range(len(self.layers)) if layers is None else layers:
-            resize.set_grid_size(finer.kan_layers[index], new_grid_size)
-        finer._layers_changed()
-        return finer
-
-    @overload
-    def attribute(
-        self,
-        l: None = None,
-        i: None = None,
-        out_score: Tensor | None = None,
-        *,
-        x: Tensor | None = None,
-    ) -> Attribution: ...
-
-    @overload
-    def attribute(
-        self, l: int, i: int | None = None, out_score: None = None, *, x: Tensor | None = None
-    ) -> Tensor: ...
-
-    def attribute(
-        self,
-        l: int | None = None,
-        i: int | None = None,
-        out_score: Tensor | None = None,
-        *,
-        x: Tensor | None = None,
-    ) -> Attribution | Tensor:
-        """Scores of edges and nodes: pykan 2.0's backward attribution.
-
-        Each output starts with score 1. The score of a node is divided among the edges into it in
-        proportion to the deviation of their values over the samples, and that of an edge goes to
-        the node it comes from.
-
-        Args:
-            l: Layer of nodes, 1 (after the first layer) to the number of layers.
-            i: One of its nodes.
-            out_score: Scores of the outputs, [outputs], in place of 1.
-            x: Samples [..., inputs]; `samples` if None.
-
-        Returns:
-            Without l the `Attribution` of the outputs. With l the scores of the inputs for each
-            node of that layer, times its own score, [nodes, inputs]; with i as well, [inputs].
-
-        Raises:
-            ValueError: No samples, or no such node.
-        """
-        return attribution.attribute(self, l, i, out_score, x=x)
-
-    @property
-    def edge_scores(self) -> list[Tensor]:
-        """Scores [O, I] of the edges of each layer, at `samples` and the present parameters."""
-        return self.attribute().edge_scores
-
-    @property
-    def node_scores(self) -> list[Tensor]:
-        """Scores of the nodes, inputs to outputs, at `samples` and the present parameters."""
-        return self.attribute().node_scores
-
-    @property
-    def feature_score(self) -> Tensor:
-        """Scores [inputs] of the inputs, at `samples` and the present parameters."""
-        return self.node_scores[0]
-
-    def prune(
-        self, node_th: float = 1e-2, edge_th: float = 3e-2, *, x: Tensor | None = None
-    ) -> KAN:
-        """A new model without the nodes, and then the edges, of low scores.
-
-        `prune_node`, then `prune_edge` by the scores of what is left.
-        """
-        return self.prune_node(node_th, x=x).prune_edge(edge_th, x=x)
-
-    def prune_node(
-        self,
-        threshold: float = 1e-2,
-        mode: Literal["auto", "manual"] = "auto",
-        active_neurons_id: Sequence[Sequence[int]] | None = None,
-        *,
-        x: Tensor | None = None,
-    ) -> KAN:
-        """A new, smaller model of the hidden nodes with scores above the threshold.
-
-        All else is that of this model: dtype, device, frozen parameters, masks, settings. An
-        optimizer of this model does not know the new parameters: see `kanfast.parameter_groups`.
-
-        Args:
-            threshold: Nodes stay if their score in `attribute` is above it.
-            mode: "manual" needs active_neurons_id (which implies it, as in pykan).
-            active_neurons_id: The nodes to keep, a list for each hidden layer; scores play no part.
-            x: Samples [..., inputs]; `samples` if None.
-
-        Raises:
-            ValueError: A layer would have no nodes left; scores that are not finite; no samples.
-        """
-        return pruning.prune_node(self, threshold, mode, active_neurons_id, x)
-
-    def prune_edge(self, threshold: float = 3e-2, *, x: Tensor | None = None) -> KAN:
-        """Removes the edges whose score is not above the threshold, in place; returns this model.
-
-        Removed edges are zero and stay zero, whatever the optimizer (`KANLinear.set_mask`).
-        """
-        pruning.prune_edge(self, threshold, x)
-        return self
-
-    def prune_input(
-        self,
-        threshold: float = 1e-2,
-        active_inputs: Sequence[int] | None = None,
-        *,
-        x: Tensor | None = None,
-    ) -> KAN:
-        """A new, smaller model of the inputs with scores above the threshold, or of those given.
-
-        It still takes all features, and selects its inputs itself (`input_mask`, `input_id`).
-        """
-        return pruning.prune_input(self, threshold, active_inputs, x)
-
-    def remove_edge(self, l: int, i: int, j: int) -> None:
-        """Removes the edge from input i to output j of layer l, in place."""
-        pruning.remove_edge(self, l, i, j)
-
-    def remove_node(self, l: int, i: int, mode: Literal["all", "up", "down"] = "all") -> None:
-        """Removes the edges of node i of layer l of nodes (0: inputs), in place.
-
-        Args:
-            l: Layer of nodes. i: The node.
-            mode: "up" for the edges that leave it, "down" for those that come in, "all" for both.
-        """
-        pruning.remove_node(self, l, i, mode)

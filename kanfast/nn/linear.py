@@ -18,10 +18,12 @@ from kanfast import grid as grids
 from kanfast.activations import Activation
 from kanfast.basis import MAX_DEGREE, Basis
 from kanfast.nn import resize
+from kanfast.nn import symbolic as symbols
 from kanfast.nn.residual import fused_name, make_residual
 from kanfast.nn.selection import Selection, version_of
 from kanfast.ops import Backend, kan_linear, pack_coefficients
 from kanfast.statistics import EdgeStatistics, edge_statistics
+from kanfast.symbolic.edges import SymbolicEdges
 
 
 class KANLinear(nn.Module):
@@ -61,8 +63,11 @@ class KANLinear(nn.Module):
         spline_weight: Parameter [O, I, G+k], the coefficients of the splines.
         spline_scaler: Parameter [O, I]; absent if `enable_standalone_scale_spline` is False.
         grid: Buffer of knots [I, G+2k+1].
-        mask: Buffer [O, I], False for the edges that were removed, or None as long as all are
-            there (then it is not in the state dict). See `set_mask`.
+        mask: Buffer [O, I], False for the edges without a spline, which were removed or are
+            symbolic, or None as long as all have one (then it is not in the state dict). See
+            `set_mask`.
+        symbolic: Module of the edges c f(a x + b) + d, which are added to the others; None, and not
+            in the state dict, as long as there are none. See `KAN.fix_symbolic`.
 
     Raises:
         ValueError: A size, order or range that makes no sense, or an unknown backend.
@@ -71,6 +76,7 @@ class KANLinear(nn.Module):
 
     grid: Tensor
     mask: Tensor | None
+    symbolic: SymbolicEdges | None
     base_weight: nn.Parameter | None
     spline_weight: nn.Parameter
     spline_scaler: nn.Parameter
@@ -118,6 +124,7 @@ class KANLinear(nn.Module):
             self.spline_scaler = nn.Parameter(torch.empty_like(edges))
         self.base_activation = make_residual(base_activation)
         self.register_buffer("mask", None)
+        self.register_module("symbolic", None)
         self._live_inputs = Selection()
         self.refresh_grid()
         self.reset_parameters()
@@ -160,8 +167,10 @@ class KANLinear(nn.Module):
         """
         activation = self._fused_activation()
         if activation is None:
-            return self._fused(x, "none") + self._base(x)
-        return self._fused(x, activation)
+            y = self._fused(x, "none") + self._base(x)
+        else:
+            y = self._fused(x, activation)
+        return y if self.symbolic is None else y + self.symbolic(x).to(y.dtype)
 
     def _base(self, x: Tensor) -> Tensor:
         act, weight = self.base_activation, self.base_weight
@@ -222,14 +231,14 @@ class KANLinear(nn.Module):
         return values if self.mask is None else torch.where(self.mask, values, 0)
 
     def set_mask(self, mask: Tensor | None) -> None:
-        """Removes edges: their functions are zero from now on, and so are their gradients.
+        """Removes splines with their residual functions: they are zero, and so are their gradients.
 
-        Parameters of removed edges keep their values, whatever an optimizer does to them has no
-        effect, and a later mask may bring the edges back. The mask is part of the state dict, and
-        loading such a state dict sets it.
+        Symbolic functions stay. Parameters of removed edges keep their values, whatever an
+        optimizer does to them has no effect, and a later mask may bring the edges back. The mask is
+        part of the state dict, and loading such a state dict sets it.
 
         Args:
-            mask: [O, I], bool, False for removed edges; copied. None brings all edges back.
+            mask: [O, I], bool, False for removed ones; copied. None brings all of them back.
 
         Raises:
             ValueError: Another shape or dtype.
@@ -254,13 +263,38 @@ class KANLinear(nn.Module):
         residual = None
         if activation is None and self.base_activation is not None:
             residual = self.base_activation(x)
-        return edge_statistics(
+        numeric = edge_statistics(
             x,
             self._packed(with_base=True),
             self.grid,
             basis=self._basis(activation or "none"),
             residual=residual,
         )
+        if self.symbolic is None:
+            return numeric
+        live = symbols.numeric_mask(self)
+        return symbols.with_symbolic(numeric, self.symbolic, x, self._splines(), live)
+
+    def _splines(self) -> Callable[[int, int, Tensor], Tensor]:
+        """(o, i, rows) -> [rows]: what edges are without their symbolic functions, from now on."""
+        activation = fused_name(self.base_activation)
+        basis, grid = self._basis(activation or "none"), self.grid
+        c = self._packed(with_base=activation is not None)
+        weight = None if self.base_weight is None else self._masked(self.base_weight)
+
+        def spline(o: int, i: int, rows: Tensor) -> Tensor:
+            packed = c[:, i : i + 1, o : o + 1].to(rows.dtype)
+            y = kan_linear(rows[:, i : i + 1], packed, grid[i : i + 1], basis=basis)[:, 0]
+            if activation is None and self.base_activation is not None and weight is not None:
+                y = y + self.base_activation(rows)[:, i] * weight[o, i]
+            return y
+
+        return spline
+
+    @property
+    def edge_mask(self) -> Tensor:
+        """Which edges are there, as splines or symbolic functions: bool [O, I]."""
+        return symbols.numeric_mask(self) | symbols.symbolic_mask(self)
 
     def b_splines(self, x: Tensor) -> Tensor:
         """Values of the B-splines, x [..., I] -> [..., I, G+k]; `forward` never builds these."""
@@ -432,6 +466,8 @@ class KANLinear(nn.Module):
         if f"{prefix}mask" in state_dict and self.mask is None:
             shape = (self.out_features, self.in_features)
             self.mask = torch.ones(shape, dtype=torch.bool, device=self.grid.device)
+        if f"{prefix}symbolic.affine" in state_dict and self.symbolic is None:
+            self.symbolic = symbols.make_edges(self)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self.grid = self.grid.to(_at_least_float32(self.grid.dtype))
         self.refresh_grid()

@@ -47,6 +47,9 @@ def keep_nodes(
     layer.in_features, layer.out_features = len(columns), len(rows)
     layer.grid = layer.grid[columns]
     layer.refresh_grid()
+    if layer.symbolic is not None:
+        kept = layer.symbolic.taken(rows, columns)
+        layer.symbolic = kept if kept.functions else None
     if layer.mask is not None:
         mask = layer.mask[rows][:, columns]
         layer.set_mask(None if mask.all() else mask)

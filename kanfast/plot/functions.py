@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from kanfast.basis import Basis, spline_basis
 from kanfast.nn import KAN, KANLinear
-from kanfast.nn.residual import fused_name
+from kanfast.nn.edges import EdgeParts as EdgeParts
+from kanfast.nn.edges import base_weight
+from kanfast.nn.edges import edge_parts as edge_parts
 from kanfast.symbolic.edges import SymbolicEdges
 
 LayerSymbols = Tensor | SymbolicEdges | None
@@ -18,19 +19,6 @@ LayerSymbols = Tensor | SymbolicEdges | None
 
 Symbols = Sequence[LayerSymbols] | Mapping[int, LayerSymbols] | None
 """`LayerSymbols` of all layers, or by the index of the layer."""
-
-
-class EdgeParts(NamedTuple):
-    """The terms of the functions of some edges at P points: [P, E], float64, on the CPU."""
-
-    spline: Tensor
-    residual: Tensor
-    symbolic: Tensor
-
-    @property
-    def total(self) -> Tensor:
-        """phi, the sum of the terms."""
-        return self.spline + self.residual + self.symbolic
 
 
 def check_model(model: Any) -> KAN:
@@ -62,14 +50,14 @@ def layer_inputs(model: KAN, x: Tensor, *, least: int) -> list[Tensor]:
 
 
 def layer_symbols(layers: Sequence[KANLinear], symbolic: Symbols) -> list[LayerSymbols]:
-    """`symbolic` as a list with an item for each layer.
+    """`symbolic` as a list with an item for each layer; None stands for what the layers have.
 
     Raises:
         ValueError: Another number of layers, an index without a layer, or a mask of another shape.
         TypeError: An item that is neither a tensor, nor a `SymbolicEdges`, nor None.
     """
     if symbolic is None:
-        return [None] * len(layers)
+        return [layer.symbolic for layer in layers]
     if isinstance(symbolic, Mapping):
         unknown = [index for index in symbolic if index not in range(len(layers))]
         if unknown:
@@ -116,57 +104,17 @@ def symbolic_mask(layer: KANLinear, symbols: LayerSymbols) -> Tensor:
 def live_edges(layer: KANLinear, symbols: LayerSymbols) -> Tensor:
     """Which edges are there: those with a weight or a function that is not zero. Bool [O, I]."""
     live = (layer.scaled_spline_weight != 0).any(dim=-1).cpu()
-    base = _base_weight(layer)
+    base = base_weight(layer)
     if base is not None:
         live |= (base != 0).cpu()
-    if isinstance(symbols, SymbolicEdges):
+    symbols = symbols if isinstance(symbols, SymbolicEdges) else layer.symbolic
+    if symbols is not None:
         factors, affine = symbols.mask.detach().cpu(), symbols.affine.detach().cpu()
         for edge, function in symbols.functions.items():
             _, _, c, d = affine[edge].tolist()
             nonzero = d != 0 or (c != 0 and function.name != "0")
             live[edge] |= bool(factors[edge] != 0) and nonzero
     return live
-
-
-@torch.no_grad()
-def edge_parts(
-    layer: KANLinear, points: Tensor, edges: Tensor, symbols: LayerSymbols = None
-) -> EdgeParts:
-    """The functions of some edges.
-
-    Args:
-        layer: The layer, of any dtype and on any device.
-        points: [P, I], float64, on the CPU: column i for the edges from input i.
-        edges: [E, 2], pairs (o, i).
-        symbols: The layer's symbolic edges; a mask has no function.
-
-    Returns:
-        The terms. Splines and fused residual functions are evaluated in float64; another residual
-        function and symbolic ones in the dtype of their layer.
-    """
-    outs, ins = edges[:, 0], edges[:, 1]
-    spline, residual, symbolic = (points.new_zeros(len(points), len(edges)) for _ in range(3))
-    # By their knots: what is equally spaced is so up to rounding.
-    basis = Basis(layer.grid_size, layer.spline_order, "none", uniform=False)
-    grid, weight = (t.detach().cpu().double() for t in (layer.grid, layer.scaled_spline_weight))
-    for i in ins.unique():
-        chosen = ins == i
-        functions = spline_basis(points[:, i, None], grid[i, None], basis)[..., 0]
-        spline[:, chosen] = functions @ weight[outs[chosen], i].T
-    base = _base_weight(layer)
-    act = layer.base_activation
-    if base is not None and act is not None:
-        # The fused functions take any dtype. Others may hold parameters, even one for each input.
-        at = points if fused_name(act) is not None else points.to(layer.spline_weight)
-        residual = act(at).cpu().double()[:, ins] * base.cpu().double()[outs, ins]
-    if isinstance(symbols, SymbolicEdges) and symbols.functions:
-        values = symbols.postactivations(points.to(symbols.affine)).cpu().double()
-        column = torch.full((layer.out_features, layer.in_features), -1)
-        rows, columns = (index.cpu() for index in symbols.edges)
-        column[rows, columns] = torch.arange(len(rows))
-        place = column[outs, ins]
-        symbolic[:, place >= 0] = values[:, place[place >= 0]]
-    return EdgeParts(spline, residual, symbolic)
 
 
 def core_range(layer: KANLinear) -> tuple[Tensor, Tensor]:
@@ -178,10 +126,3 @@ def core_range(layer: KANLinear) -> tuple[Tensor, Tensor]:
 def sweep(low: Tensor, high: Tensor, count: int) -> Tensor:
     """`count` equally spaced points of each input, from low [I] to high [I]: [count, I]."""
     return torch.lerp(low, high, torch.linspace(0, 1, count, dtype=low.dtype)[:, None])
-
-
-def _base_weight(layer: KANLinear) -> Tensor | None:
-    weight = layer.base_weight
-    if weight is None or layer.mask is None:
-        return None if weight is None else weight.detach()
-    return torch.where(layer.mask, weight.detach(), 0)

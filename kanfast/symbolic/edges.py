@@ -1,6 +1,6 @@
 """Symbolic edges of a layer: c f(a x + b) + d on the chosen (o, i), grouped by function."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -118,15 +118,57 @@ class SymbolicEdges(nn.Module):
         """What each symbolic edge adds, masked: x [..., I] -> [..., n], ordered as `edges`."""
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"expected x of shape [..., {self.in_features}], got {tuple(x.shape)}")
-        if not self._groups:
+        return self.terms(x, *self.parameters_of_edges())
+
+    def parameters_of_edges(self) -> tuple[Tensor, Tensor]:
+        """a, b, c, d [n, 4] and the factors [n] of the symbolic edges, ordered as `edges`."""
+        rows, columns = self.edges
+        return self.affine[rows, columns], self.mask[rows, columns]
+
+    def terms(
+        self, x: Tensor, affine: Tensor, factors: Tensor, part: slice = slice(None)
+    ) -> Tensor:
+        """As `postactivations` with other `parameters_of_edges`, and of a part of the edges."""
+        columns = self._in_index[part]
+        groups = self._groups if part == slice(None) else list(self._groups_of(part))
+        if not groups:
             return x.new_zeros(*x.shape[:-1], 0)
-        rows, columns = self._out_index, self._in_index
-        a, b, c, d = self.affine[rows, columns].unbind(-1)
+        a, b, c, d = affine[part].unbind(-1)
         argument = a * x.index_select(-1, columns) + b
         value = torch.cat(
-            [function(argument[..., part], self.limit) for function, part in self._groups], -1
+            [function(argument[..., its], self.limit) for function, its in groups], -1
         )
-        return self.mask[rows, columns] * (c * value + d)
+        return factors[part] * (c * value + d)
+
+    def _groups_of(self, part: slice) -> Iterator[tuple[SymbolicFunction, slice]]:
+        start, stop, _ = part.indices(len(self._out_index))
+        for function, its in self._groups:
+            low, high = max(its.start, start), min(its.stop, stop)
+            if low < high:
+                yield function, slice(low - start, high - start)
+
+    def taken(self, outputs: Tensor, inputs: Tensor) -> "SymbolicEdges":
+        """The edges between these outputs and inputs (indices), as a module of those sizes."""
+        part = SymbolicEdges(
+            len(inputs),
+            len(outputs),
+            library=self.library,
+            limit=self.limit,
+            device=self.affine.device,
+            dtype=self.affine.dtype,
+        )
+        with torch.no_grad():
+            part.affine.copy_(self.affine[outputs][:, inputs])
+            part.mask.copy_(self.mask[outputs][:, inputs])
+        part.affine.requires_grad_(self.affine.requires_grad)
+        part._functions = {
+            (row, column): self._functions[o, i]
+            for row, o in enumerate(outputs.tolist())
+            for column, i in enumerate(inputs.tolist())
+            if (o, i) in self._functions
+        }
+        part._regroup()
+        return part
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] -> [..., O]."""

@@ -1,8 +1,9 @@
 """The formula of a network whose edges are symbolic, layer by layer, in SymPy."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import sympy
@@ -122,6 +123,14 @@ class Formula:
     outputs: tuple[sympy.Expr, ...]
     inputs: tuple[sympy.Symbol, ...]
     functions: tuple[SymbolicFunction, ...] = field(default=(), repr=False)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        """The outputs and then the inputs, for `expressions, variables = formula`."""
+        return iter([list(self.outputs), list(self.inputs)])
+
+    def __getitem__(self, index: int) -> list[Any]:
+        """The outputs (0) or the inputs (1), as pykan's result has them."""
+        return [list(self.outputs), list(self.inputs)][index]
 
     def rounded(self, digits: int) -> "Formula":
         """Every floating number rounded to so many decimals, in the shorter of two forms.

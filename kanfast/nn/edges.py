@@ -1,0 +1,78 @@
+"""The functions on chosen edges of a layer, term by term, in float64: for pictures and fits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kanfast.basis import Basis, spline_basis
+from kanfast.nn.residual import fused_name
+from kanfast.symbolic.edges import SymbolicEdges
+
+if TYPE_CHECKING:
+    from kanfast.nn.linear import KANLinear
+
+
+class EdgeParts(NamedTuple):
+    """The terms of the functions of some edges at P points: [P, E], float64, on the CPU."""
+
+    spline: Tensor
+    residual: Tensor
+    symbolic: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """phi, the sum of the terms."""
+        return self.spline + self.residual + self.symbolic
+
+
+@torch.no_grad()
+def edge_parts(
+    layer: KANLinear, points: Tensor, edges: Tensor, symbols: SymbolicEdges | Tensor | None = None
+) -> EdgeParts:
+    """The functions of some edges.
+
+    Args:
+        layer: The layer, of any dtype and on any device.
+        points: [P, I], float64, on the CPU: column i for the edges from input i.
+        edges: [E, 2], pairs (o, i).
+        symbols: Symbolic edges in place of those of the layer; a mask has no functions.
+
+    Returns:
+        The terms. Splines and fused residual functions are evaluated in float64; another residual
+        function and symbolic ones in the dtype of their layer.
+    """
+    outs, ins = edges[:, 0], edges[:, 1]
+    spline, residual, symbolic = (points.new_zeros(len(points), len(edges)) for _ in range(3))
+    # By their knots: what is equally spaced is so up to rounding.
+    basis = Basis(layer.grid_size, layer.spline_order, "none", uniform=False)
+    grid, weight = (t.detach().cpu().double() for t in (layer.grid, layer.scaled_spline_weight))
+    for i in ins.unique():
+        chosen = ins == i
+        functions = spline_basis(points[:, i, None], grid[i, None], basis)[..., 0]
+        spline[:, chosen] = functions @ weight[outs[chosen], i].T
+    base = base_weight(layer)
+    act = layer.base_activation
+    if base is not None and act is not None:
+        # The fused functions take any dtype. Others may hold parameters, even one for each input.
+        at = points if fused_name(act) is not None else points.to(layer.spline_weight)
+        residual = act(at).cpu().double()[:, ins] * base.cpu().double()[outs, ins]
+    symbols = symbols if isinstance(symbols, SymbolicEdges) else layer.symbolic
+    if symbols is not None and symbols.functions:
+        values = symbols.postactivations(points.to(symbols.affine)).cpu().double()
+        column = torch.full((layer.out_features, layer.in_features), -1)
+        rows, columns = (index.cpu() for index in symbols.edges)
+        column[rows, columns] = torch.arange(len(rows))
+        place = column[outs, ins]
+        symbolic[:, place >= 0] = values[:, place[place >= 0]]
+    return EdgeParts(spline, residual, symbolic)
+
+
+def base_weight(layer: KANLinear) -> Tensor | None:
+    """Factors [O, I] of the residual function, 0 for edges without a spline; None without one."""
+    weight = layer.base_weight
+    if weight is None or layer.mask is None:
+        return None if weight is None else weight.detach()
+    return torch.where(layer.mask, weight.detach(), 0)
