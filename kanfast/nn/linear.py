@@ -260,6 +260,7 @@ class KANLinear(nn.Module):
             self.grid,
             basis=self._basis(activation or "none"),
             residual=residual,
+            backend=self._backend,
         )
 
     def b_splines(self, x: Tensor) -> Tensor:
