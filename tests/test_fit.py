@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kanfast import KAN, create_dataset, create_dataset_from_data
-from kanfast.interpret import fit
+from kanfast.interpret import optimizer
 
 
 def product(x: Tensor) -> Tensor:
@@ -120,8 +120,10 @@ def test_create_dataset_from_data_errors() -> None:
 @pytest.mark.parametrize("lamb", [0.0, 1e-3])
 def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 iterations; later ones amplify differences of rounding."""
-    monkeypatch.setattr(fit, "_LBFGS_UNIT", {})  # which changes the length of the first trial step
-    monkeypatch.setattr(fit, "_LBFGS_HISTORY", 10)
+    monkeypatch.setattr(
+        optimizer, "_LBFGS_UNIT", {}
+    )  # which changes the length of the first trial step
+    monkeypatch.setattr(optimizer, "_LBFGS_HISTORY", 10)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):

@@ -56,9 +56,10 @@ class Attribution:
 
 def activity(model: KAN, activations: Sequence[Tensor]) -> list[LayerActivity]:
     """What the layers do, from `KAN.activations` of a batch; differentiable once."""
+    deviations = pairwise([standard_deviation(x) for x in activations])
     return [
-        LayerActivity(layer.edge_statistics(x), _std(x), _std(y))
-        for layer, (x, y) in zip(model.kan_layers, pairwise(activations), strict=True)
+        LayerActivity(layer.edge_statistics(x), *std)
+        for layer, x, std in zip(model.kan_layers, activations[:-1], deviations, strict=True)
     ]
 
 
@@ -131,7 +132,7 @@ def _identity(layers: Sequence[LayerActivity]) -> Tensor:
     return torch.eye(len(like), dtype=like.dtype, device=like.device)
 
 
-def _std(x: Tensor) -> Tensor:
+def standard_deviation(x: Tensor) -> Tensor:
     """Deviation [I] of x [..., I] with divisor B - 1; 0 for one row."""
     rows = x.flatten(0, -2) if x.dim() > 1 else x[None]
     rows = rows.to(torch.promote_types(x.dtype, torch.float32))

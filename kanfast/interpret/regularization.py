@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from kanfast.interpret.attribution import (
-    LayerActivity,
     activity,
     backward_scores,
     node_attributions,
+    standard_deviation,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def regularization(
     check_metric(reg_metric)
     total = activations[-1].new_zeros(())
     if lamb_l1 != 0 or lamb_entropy != 0:
-        sizes = edge_sizes(activity(model, activations), reg_metric)
+        sizes = edge_sizes(model, activations, reg_metric)
         entropy = _entropy if reg_metric == "edge_forward_l1" else _pykan_entropy
         for size in sizes:
             total = total + lamb_l1 * size.sum() + lamb_entropy * entropy(size)
@@ -69,19 +69,25 @@ def regularization(
     return total
 
 
-def edge_sizes(layers: Sequence[LayerActivity], reg_metric: str) -> list[Tensor]:
+def edge_sizes(model: KAN, activations: Sequence[Tensor], reg_metric: str) -> list[Tensor]:
     """A matrix of sizes for each layer: [O, I], or [nodes, inputs] for "node_backward"."""
-    if reg_metric == "edge_forward_l1":
-        return [layer.edges.mean_abs for layer in layers]
-    if reg_metric == "edge_forward_spline_u":
-        return [layer.edges.std for layer in layers]
-    if reg_metric == "node_backward":
-        return node_attributions(layers)
-    if reg_metric == "edge_backward":
+    if reg_metric in ("edge_backward", "node_backward"):
+        layers = activity(model, activations)
+        if reg_metric == "node_backward":
+            return node_attributions(layers)
         like = layers[-1].output_std
         outputs = torch.eye(len(like), dtype=like.dtype, device=like.device)
         return backward_scores(layers, outputs).edge_scores
-    return [layer.edges.std / (layer.input_std + 0.1) for layer in layers]
+    inputs = list(zip(model.kan_layers, activations[:-1], strict=True))
+    edges = [layer.edge_statistics(x) for layer, x in inputs]
+    if reg_metric == "edge_forward_l1":
+        return [statistics.mean_abs for statistics in edges]
+    if reg_metric == "edge_forward_spline_u":
+        return [statistics.std for statistics in edges]
+    return [
+        statistics.std / (standard_deviation(x) + 0.1)
+        for statistics, (_, x) in zip(edges, inputs, strict=True)
+    ]
 
 
 def _entropy(size: Tensor) -> Tensor:

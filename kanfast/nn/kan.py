@@ -15,7 +15,7 @@ from kanfast.interpret import prune as pruning
 from kanfast.interpret import regularization as regularizing
 from kanfast.interpret.attribution import Attribution
 from kanfast.interpret.dataset import Dataset
-from kanfast.interpret.fit import OptimizerLike
+from kanfast.interpret.optimizer import OptimizerLike
 from kanfast.interpret.regularization import RegMetric
 from kanfast.nn import resize
 from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
