@@ -5,7 +5,9 @@ or exceeds the shared memory of a target of its class, for any degree up to 3, d
 and activation.
 """
 
+import torch
 import triton
+import triton.language as tl
 
 from . import runtime
 from .basis import general
@@ -206,3 +208,44 @@ def split_batch(rows, tiles, block_b):
     part = -(-max(rows, 1) // parts)
     part = -(-part // block_b) * block_b
     return max(1, -(-rows // part)), part
+
+
+# EDGE_TILES[operation, dtype] = (places of a tile, BLOCK_O at most, num_warps, functions unrolled
+# at once): the statistics of edges, which need no tensor cores (TUNING.md, "Edge statistics").
+EDGE_TILES = {
+    ("statistics", torch.float32): (2048, 256, 4, 8),
+    ("statistics", torch.float64): (1024, 256, 4, 8),
+    ("extremes", torch.float32): (2048, 256, 4, 8),
+    ("extremes", torch.float64): (1024, 256, 4, 8),
+    ("input", torch.float32): (2048, 256, 4, 8),
+    ("input", torch.float64): (1024, 256, 4, 8),
+    ("coefficient", torch.float32): (1024, 256, 4, 5),
+    ("coefficient", torch.float64): (512, 128, 4, 5),
+}
+
+
+def edges(op, basis, dtype, rows, outputs):
+    """(tile and compiler options, constexprs of the basis) of a kernel of edge statistics: as many
+    rows as the outputs leave places for, and as there are."""
+    places, block_o, warps, limit = EDGE_TILES[op, dtype]
+    block_o = min(block_o, triton.next_power_of_2(outputs))
+    count, chunk, tail = chunks(basis.num_splines, limit)
+    described = structure(basis, 0)
+    del described["DERIV"]
+    return {
+        "BLOCK_B": min(places // block_o, triton.next_power_of_2(rows)),
+        "BLOCK_O": block_o,
+        "num_warps": warps,
+        **runtime.OPTIONS,
+    }, {
+        **described,
+        "TYPE": tl.float64 if dtype == torch.float64 else tl.float32,
+        "CHUNKS": count,
+        "CHUNK": chunk,
+        "TAIL": tail,
+    }
+
+
+def edge_knots(grid, basis, dtype):
+    """`knots` for tensors of this dtype."""
+    return knots(grid, basis, "float64" if dtype == torch.float64 else "ieee")
