@@ -1,6 +1,7 @@
-"""The activations of the edges of one input, phi[b, o] = sum_j c[j, i, o] f_ij(x[b, i]), in registers.
+"""The activations of the edges of an input, phi[b, o] = sum_j c[j, i, o] f_ij(x[b, i]).
 
-Rows run down a tile and outputs along it; a basis is a column, made once for all outputs.
+They stay in registers. Rows run down a tile and outputs along it; a basis is a column, made once
+for all outputs.
 """
 
 import triton

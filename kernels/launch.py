@@ -212,38 +212,49 @@ def split_batch(rows, tiles, block_b):
 
 # EDGE_TILES[operation, dtype] = (places of a tile, BLOCK_O at most, num_warps, functions unrolled
 # at once): the statistics of edges, which need no tensor cores (TUNING.md, "Edge statistics").
+# "demanding" is for general knots and degrees above 3.
 EDGE_TILES = {
-    ("statistics", torch.float32): (2048, 256, 4, 8),
-    ("statistics", torch.float64): (1024, 256, 4, 8),
-    ("extremes", torch.float32): (2048, 256, 4, 8),
-    ("extremes", torch.float64): (1024, 256, 4, 8),
-    ("input", torch.float32): (2048, 256, 4, 8),
-    ("input", torch.float64): (1024, 256, 4, 8),
-    ("coefficient", torch.float32): (1024, 256, 4, 5),
-    ("coefficient", torch.float64): (512, 128, 4, 5),
+    ("statistics", torch.float32): (512, 256, 1, 8),
+    ("statistics", torch.float32, "demanding"): (256, 256, 1, 8),
+    ("statistics", torch.float64): (128, 128, 1, 8),
+    ("extremes", torch.float32): (512, 256, 1, 8),
+    ("extremes", torch.float32, "demanding"): (256, 256, 1, 8),
+    ("extremes", torch.float64): (128, 128, 1, 8),
+    ("input", torch.float32): (512, 256, 1, 8),
+    ("input", torch.float32, "demanding"): (256, 256, 1, 8),
+    ("input", torch.float64): (128, 128, 1, 8),
+    ("coefficient", torch.float32): (256, 256, 1, 5),
+    ("coefficient", torch.float32, "demanding"): (256, 256, 1, 4),
+    ("coefficient", torch.float64): (64, 64, 1, 5),
 }
 
 
 def edges(op, basis, dtype, rows, outputs):
-    """(tile and compiler options, constexprs of the basis) of a kernel of edge statistics: as many
-    rows as the outputs leave places for, and as there are."""
-    places, block_o, warps, limit = EDGE_TILES[op, dtype]
+    """(tile and compiler options, constexprs of the basis, functions unrolled) of a kernel of edge
+    statistics: as many rows as the outputs leave places for, and as there are."""
+    demanding = not basis.uniform or basis.degree > 3
+    key = (op, dtype, "demanding") if demanding else (op, dtype)
+    places, block_o, warps, limit = EDGE_TILES.get(key, EDGE_TILES[op, dtype])
     block_o = min(block_o, triton.next_power_of_2(outputs))
     count, chunk, tail = chunks(basis.num_splines, limit)
     described = structure(basis, 0)
     del described["DERIV"]
-    return {
-        "BLOCK_B": min(places // block_o, triton.next_power_of_2(rows)),
-        "BLOCK_O": block_o,
-        "num_warps": warps,
-        **runtime.OPTIONS,
-    }, {
-        **described,
-        "TYPE": tl.float64 if dtype == torch.float64 else tl.float32,
-        "CHUNKS": count,
-        "CHUNK": chunk,
-        "TAIL": tail,
-    }
+    return (
+        {
+            "BLOCK_B": min(places // block_o, triton.next_power_of_2(rows)),
+            "BLOCK_O": block_o,
+            "num_warps": warps,
+            **runtime.OPTIONS,
+        },
+        {
+            **described,
+            "TYPE": tl.float64 if dtype == torch.float64 else tl.float32,
+            "CHUNKS": count,
+            "CHUNK": chunk,
+            "TAIL": tail,
+        },
+        limit,
+    )
 
 
 def edge_knots(grid, basis, dtype):

@@ -1,4 +1,4 @@
-"""Mean, mean |phi|, deviation, minimum and maximum of every edge over the batch, in a fixed order."""
+"""Mean, mean |phi|, deviation, minimum and maximum of every edge, summed in a fixed order."""
 
 import torch
 import triton
@@ -9,7 +9,7 @@ from . import edges, launch, runtime
 
 @triton.jit
 def _update(
-    state, count, valid, b, x_ptr, given_ptr, stride_xb, stride_gb, i, mask_i, grid_ptr, c_ptr,
+    state, share, valid, b, x_ptr, given_ptr, stride_xb, stride_gb, i, mask_i, grid_ptr, c_ptr,
     stride_cj, I, mask_o,
     MASKED: tl.constexpr, TYPE: tl.constexpr,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, ACTIVATION: tl.constexpr,
@@ -17,7 +17,8 @@ def _update(
     CHUNKS: tl.constexpr, CHUNK: tl.constexpr, TAIL: tl.constexpr,
     BLOCK_B: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
-    """The statistics of each place of a tile with one more block of rows, the count-th one."""
+    """The statistics of each place of a tile with one more block of rows, a share of
+    those so far."""
     mean, size, spread, low, high = state
     x = tl.load(x_ptr + b * stride_xb, mask=valid, other=0.0).to(TYPE)
     given = x
@@ -35,7 +36,7 @@ def _update(
         large = tl.where(valid, large, 0.0)
         lower = tl.where(valid, phi, float("inf"))
         higher = tl.where(valid, phi, float("-inf"))
-    mean += delta / count
+    mean += delta * share
     spread += delta * (phi - mean)  # Welford
     return mean, size + large, spread, tl.minimum(low, lower), tl.maximum(high, higher)
 
@@ -89,18 +90,18 @@ def statistics_kernel(
     zero = tl.zeros([BLOCK_B, BLOCK_O], TYPE)
     mean, size, spread, low, high = zero, zero, zero, zero + float("inf"), zero - float("inf")
     for b0 in range(begin, whole, BLOCK_B):
-        count = ((b0 - begin) // BLOCK_B + 1).to(TYPE)
+        share = 1.0 / ((b0 - begin) // BLOCK_B + 1).to(TYPE)
         mean, size, spread, low, high = _update(
-            (mean, size, spread, low, high), count, row < BLOCK_B, b0 + row,
+            (mean, size, spread, low, high), share, row < BLOCK_B, b0 + row,
             x_col, given_col, stride_xb, stride_gb, i, mask_i, grid_ptr, c_row, stride_cj, I,
             mask_o,
             False, TYPE, UNIFORM, G, DEGREE, ACTIVATION, HAS_GIVEN, KEEP_NAN, CHUNKS, CHUNK, TAIL,
             BLOCK_B, BLOCK_O,
         )  # fmt: skip
     if whole < end:
-        count = ((whole - begin) // BLOCK_B + 1).to(TYPE)
+        share = 1.0 / ((whole - begin) // BLOCK_B + 1).to(TYPE)
         mean, size, spread, low, high = _update(
-            (mean, size, spread, low, high), count, row < end - whole, whole + row,
+            (mean, size, spread, low, high), share, row < end - whole, whole + row,
             x_col, given_col, stride_xb, stride_gb, i, mask_i, grid_ptr, c_row, stride_cj, I,
             mask_o,
             True, TYPE, UNIFORM, G, DEGREE, ACTIVATION, HAS_GIVEN, KEEP_NAN, CHUNKS, CHUNK, TAIL,
@@ -114,9 +115,7 @@ def statistics_kernel(
     out = out_ptr + split * 5 * plane + wide_i * O + o
     tl.store(out, joined, mask=mask_o)
     tl.store(out + plane, tl.sum(size, axis=0)[None, :], mask=mask_o)
-    tl.store(
-        out + 2 * plane, tl.sum(spread + rows * (shift * shift), axis=0)[None, :], mask=mask_o
-    )
+    tl.store(out + 2 * plane, tl.sum(spread + rows * (shift * shift), axis=0)[None, :], mask=mask_o)
     tl.store(out + 3 * plane, tl.min(low, axis=0)[None, :], mask=mask_o)
     tl.store(out + 4 * plane, tl.max(high, axis=0)[None, :], mask=mask_o)
 
@@ -181,7 +180,7 @@ def edge_statistics(x, c, residual, grid, *, basis):
     out = [torch.empty(outputs, inputs, dtype=x.dtype, device=x.device) for _ in range(5)]
     if not inputs * outputs:
         return tuple(out)
-    tile, structure = launch.edges("statistics", basis, x.dtype, rows, outputs)
+    tile, structure, _ = launch.edges("statistics", basis, x.dtype, rows, outputs)
     given = x if residual is None else residual
     tiles = inputs * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles, tile["BLOCK_B"])

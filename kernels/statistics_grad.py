@@ -54,8 +54,8 @@ def extremes_kernel(
 
     low = tl.zeros([BLOCK_B, BLOCK_O], TYPE) + float("inf")
     high = low
-    low_row = tl.zeros([BLOCK_B, BLOCK_O], tl.int64) + begin
-    high_row = low_row
+    low_block = tl.zeros([BLOCK_B, BLOCK_O], tl.int32)  # which of the program's blocks of rows
+    high_block = low_block
     for b0 in range(begin, end, BLOCK_B):
         b = b0 + row
         valid = b < end
@@ -69,16 +69,19 @@ def extremes_kernel(
             UNIFORM, G, DEGREE, 0, ACTIVATION, HAS_GIVEN, KEEP_NAN, CHUNKS, CHUNK, TAIL,
             BLOCK_B, BLOCK_O,
         )  # fmt: skip
-        lower, higher = valid & (phi < low), valid & (-phi < high)
-        low, low_row = tl.where(lower, phi, low), tl.where(lower, b, low_row)
-        high, high_row = tl.where(higher, -phi, high), tl.where(higher, b, high_row)
+        block = ((b0 - begin) // BLOCK_B).to(tl.int32)
+        phi = tl.where(valid, phi, float("nan"))
+        lower, higher = phi < low, -phi < high
+        low, low_block = tl.where(lower, phi, low), tl.where(lower, block, low_block)
+        high, high_block = tl.where(higher, -phi, high), tl.where(higher, block, high_block)
 
     plane = I.to(tl.int64) * O
     out = split * 2 * plane + wide_i * O + o
     for which in tl.static_range(2):
-        value, found = (low, low_row) if which == 0 else (high, high_row)
+        value, found = (low, low_block) if which == 0 else (high, high_block)
         best = tl.min(value, axis=0)[None, :]
-        first = tl.min(tl.where(value == best, found, B.to(tl.int64)), axis=0)[None, :]
+        place = begin + found.to(tl.int64) * BLOCK_B + row
+        first = tl.min(tl.where(value == best, place, B.to(tl.int64)), axis=0)[None, :]
         tl.store(value_ptr + out + which * plane, best, mask=mask_o)
         tl.store(row_ptr + out + which * plane, first, mask=mask_o)
 
@@ -288,9 +291,8 @@ def edge_statistics_grad(x, c, residual, grid, statistics, gradients, needs, *, 
         first = _extreme_rows(found[:4], strides, rows, basis, flags) if extremes else found[4]
         flags["EXTREMES"] = extremes
         if dx is not None or d_residual is not None:
-            tile, structure = launch.edges("input", basis, x.dtype, rows, outputs)
-            limit = structure["CHUNK"] or structure["TAIL"]
-            slopes = launch.chunks(launch.splines(basis, 1), max(1, limit))
+            tile, structure, limit = launch.edges("input", basis, x.dtype, rows, outputs)
+            slopes = launch.chunks(launch.splines(basis, 1), limit)
             input_kernel[(inputs, triton.cdiv(rows, tile["BLOCK_B"]))](
                 *found, first, x if dx is None else dx, x if d_residual is None else d_residual,
                 rows, inputs, outputs, *strides,
@@ -307,7 +309,7 @@ def _extreme_rows(tensors, strides, rows, basis, flags):
     """[2, I, O], int64: the first rows of the lowest and the highest activation."""
     x, _, c, _ = tensors
     (_, inputs, outputs), dtype = c.shape, x.dtype
-    tile, structure = launch.edges("extremes", basis, dtype, rows, outputs)
+    tile, structure, _ = launch.edges("extremes", basis, dtype, rows, outputs)
     tiles = inputs * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles, tile["BLOCK_B"])
     value = torch.empty(split, 2, inputs, outputs, dtype=dtype, device=x.device)
@@ -322,9 +324,8 @@ def _coefficients(tensors, first, strides, dc, rows, basis, flags):
     """Writes dc [J, I, O]."""
     x, _, c, _, _ = tensors
     functions_, inputs, outputs = c.shape
-    tile, structure = launch.edges("coefficient", basis, x.dtype, rows, outputs)
+    tile, structure, limit = launch.edges("coefficient", basis, x.dtype, rows, outputs)
     residual = functions_ > basis.num_splines
-    limit = launch.EDGE_TILES["coefficient", x.dtype][3]
     chunks, chunk, tail = launch.chunks(basis.num_splines + residual, limit)
     tiles = inputs * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
