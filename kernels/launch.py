@@ -212,29 +212,42 @@ def split_batch(rows, tiles, block_b):
 
 # EDGE_TILES[operation, dtype] = (places of a tile, BLOCK_O at most, num_warps, functions unrolled
 # at once): the statistics of edges, which need no tensor cores (TUNING.md, "Edge statistics").
-# "demanding" is for general knots and degrees above 3.
+# "demanding" is for degrees above 3, general knots in several chunks, and narrow layers, where a
+# thread makes the bases of many rows.
 EDGE_TILES = {
     ("statistics", torch.float32): (512, 256, 1, 8),
-    ("statistics", torch.float32, "demanding"): (256, 256, 1, 8),
+    ("statistics", torch.float32, "general"): (256, 256, 1, 8),
+    ("statistics", torch.float32, "demanding"): (128, 128, 1, 4),
     ("statistics", torch.float64): (128, 128, 1, 8),
+    ("statistics", torch.float64, "demanding"): (32, 32, 1, 2),
     ("extremes", torch.float32): (512, 256, 1, 8),
-    ("extremes", torch.float32, "demanding"): (256, 256, 1, 8),
+    ("extremes", torch.float32, "general"): (256, 256, 1, 8),
+    ("extremes", torch.float32, "demanding"): (128, 128, 1, 4),
     ("extremes", torch.float64): (128, 128, 1, 8),
+    ("extremes", torch.float64, "demanding"): (32, 32, 1, 2),
     ("input", torch.float32): (512, 256, 1, 8),
-    ("input", torch.float32, "demanding"): (256, 256, 1, 8),
+    ("input", torch.float32, "general"): (256, 256, 1, 8),
+    ("input", torch.float32, "demanding"): (128, 128, 1, 4),
     ("input", torch.float64): (128, 128, 1, 8),
+    ("input", torch.float64, "demanding"): (32, 32, 1, 2),
     ("coefficient", torch.float32): (256, 256, 1, 5),
-    ("coefficient", torch.float32, "demanding"): (256, 256, 1, 4),
+    ("coefficient", torch.float32, "general"): (128, 128, 1, 5),
+    ("coefficient", torch.float32, "demanding"): (64, 64, 1, 3),
     ("coefficient", torch.float64): (64, 64, 1, 5),
+    ("coefficient", torch.float64, "demanding"): (32, 32, 1, 2),
 }
 
 
 def edges(op, basis, dtype, rows, outputs):
     """(tile and compiler options, constexprs of the basis, functions unrolled) of a kernel of edge
     statistics: as many rows as the outputs leave places for, and as there are."""
-    demanding = not basis.uniform or basis.degree > 3
-    key = (op, dtype, "demanding") if demanding else (op, dtype)
-    places, block_o, warps, limit = EDGE_TILES.get(key, EDGE_TILES[op, dtype])
+    table = EDGE_TILES[op, dtype]
+    several = not basis.uniform and basis.num_splines > 8
+    if basis.degree > 3 or several or outputs <= 32:
+        table = EDGE_TILES[op, dtype, "demanding"]
+    elif not basis.uniform:
+        table = EDGE_TILES.get((op, dtype, "general"), table)
+    places, block_o, warps, limit = table
     block_o = min(block_o, triton.next_power_of_2(outputs))
     count, chunk, tail = chunks(basis.num_splines, limit)
     described = structure(basis, 0)

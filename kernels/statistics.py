@@ -109,9 +109,11 @@ def statistics_kernel(
         )  # fmt: skip
 
     rows = ((whole - begin) // BLOCK_B + (row < end - whole).to(tl.int64)).to(TYPE)  # of a place
-    joined = tl.sum(mean * rows, axis=0)[None, :] / (end - begin).to(TYPE)
+    # A fused multiply-add, as a product could be fused with the addition of another thread's part:
+    # then the threads that share a sum would differ in its last bit.
+    joined = tl.sum(tl.fma(mean, rows, zero), axis=0)[None, :] / (end - begin).to(TYPE)
     shift = mean - joined
-    plane = I.to(tl.int64) * O
+    plane = tl.cast(I, tl.int64) * O
     out = out_ptr + split * 5 * plane + wide_i * O + o
     tl.store(out, joined, mask=mask_o)
     tl.store(out + plane, tl.sum(size, axis=0)[None, :], mask=mask_o)
@@ -137,7 +139,7 @@ def join_kernel(
 ):
     """Joins the parts of the batch, one after the other, as Chan, Golub and LeVeque do (1983, eq.
     2.1)."""
-    plane = I.to(tl.int64) * O
+    plane = tl.cast(I, tl.int64) * O
     n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     mask = n < plane
     part = partial_ptr + n
@@ -160,7 +162,7 @@ def join_kernel(
         high = tl.maximum(high, tl.load(part + 4 * plane, mask=mask, other=0.0))
     lacking = size != size  # minima and maxima pass over NaN, sums of sizes keep it
     low, high = tl.where(lacking, size, low), tl.where(lacking, size, high)
-    rows = B.to(tl.int64)
+    rows = tl.cast(B, tl.int64)
     variance = spread / tl.maximum(rows - 1, 1).to(mean.dtype)
     std = tl.sqrt(variance) if mean.dtype == tl.float64 else tl.sqrt_rn(variance)
     out = n % O * I + n // O

@@ -75,13 +75,13 @@ def extremes_kernel(
         low, low_block = tl.where(lower, phi, low), tl.where(lower, block, low_block)
         high, high_block = tl.where(higher, -phi, high), tl.where(higher, block, high_block)
 
-    plane = I.to(tl.int64) * O
+    plane = tl.cast(I, tl.int64) * O
     out = split * 2 * plane + wide_i * O + o
     for which in tl.static_range(2):
         value, found = (low, low_block) if which == 0 else (high, high_block)
         best = tl.min(value, axis=0)[None, :]
         place = begin + found.to(tl.int64) * BLOCK_B + row
-        first = tl.min(tl.where(value == best, place, B.to(tl.int64)), axis=0)[None, :]
+        first = tl.min(tl.where(value == best, place, tl.cast(B, tl.int64)), axis=0)[None, :]
         tl.store(value_ptr + out + which * plane, best, mask=mask_o)
         tl.store(row_ptr + out + which * plane, first, mask=mask_o)
 
@@ -130,7 +130,7 @@ def input_kernel(
     b = tl.program_id(1).to(tl.int64) * BLOCK_B + tl.arange(0, BLOCK_B)[:, None]
     mask_i, valid = i < I, b < B
     wide_i = i.to(tl.int64)
-    plane = I.to(tl.int64) * O
+    plane = tl.cast(I, tl.int64) * O
     x = tl.load(x_ptr + b * stride_xb + wide_i * stride_xi, mask=valid, other=0.0).to(TYPE)
     given = x
     if HAS_GIVEN:
@@ -214,7 +214,7 @@ def coefficient_kernel(
     begin = split * ROWS
     end = tl.minimum(begin + ROWS, B)
     wide_i, row = i.to(tl.int64), tl.arange(0, BLOCK_B)[:, None]
-    plane = I.to(tl.int64) * O
+    plane = tl.cast(I, tl.int64) * O
     at = wide_i * O + o
     c_row = c_ptr + wide_i * stride_ci + o.to(tl.int64) * stride_co
 
