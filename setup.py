@@ -22,7 +22,10 @@ FLAGS += ["-ffp-contract=fast", "-fno-exceptions", "-fno-rtti", "-fvisibility=hi
 
 HEADERS = [
     f"kanfast/native/{name}.h"
-    for name in ("basis", "contract", "pack", "primitives", "problem", "vector")
+    for name in (
+        *("activations", "basis", "contract", "pack"),
+        *("primitives", "problem", "statistics", "vector"),
+    )
 ]
 
 native = [

@@ -1,9 +1,18 @@
-"""The Triton kernels behind kanfast.ops: three launchers, tensors in, tensors out. Mathematics in
+"""The Triton kernels behind kanfast: launchers, tensors in, tensors out. Mathematics in
 README.md."""
 
 from .forward import forward
 from .input_grad import input_grad
 from .runtime import interpreting
+from .statistics import edge_statistics
+from .statistics_grad import edge_statistics_grad
 from .weight_grad import weight_grad
 
-__all__ = ["forward", "input_grad", "interpreting", "weight_grad"]
+__all__ = [
+    "edge_statistics",
+    "edge_statistics_grad",
+    "forward",
+    "input_grad",
+    "interpreting",
+    "weight_grad",
+]

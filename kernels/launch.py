@@ -5,7 +5,9 @@ or exceeds the shared memory of a target of its class, for any degree up to 3, d
 and activation.
 """
 
+import torch
 import triton
+import triton.language as tl
 
 from . import runtime
 from .basis import general
@@ -208,3 +210,68 @@ def split_batch(rows, tiles, block_b):
     part = -(-max(rows, 1) // parts)
     part = -(-part // block_b) * block_b
     return max(1, -(-rows // part)), part
+
+
+# EDGE_TILES[operation, dtype] = (places of a tile, BLOCK_O at most, num_warps, functions unrolled
+# at once): the statistics of edges, which need no tensor cores (TUNING.md, "Edge statistics").
+# "demanding" is for degrees above 3, general knots in several chunks, and narrow layers, where a
+# thread makes the bases of many rows.
+EDGE_TILES = {
+    ("statistics", torch.float32): (512, 256, 1, 8),
+    ("statistics", torch.float32, "general"): (256, 256, 1, 8),
+    ("statistics", torch.float32, "demanding"): (128, 128, 1, 4),
+    ("statistics", torch.float64): (128, 128, 1, 8),
+    ("statistics", torch.float64, "demanding"): (32, 32, 1, 2),
+    ("extremes", torch.float32): (512, 256, 1, 8),
+    ("extremes", torch.float32, "general"): (256, 256, 1, 8),
+    ("extremes", torch.float32, "demanding"): (128, 128, 1, 4),
+    ("extremes", torch.float64): (128, 128, 1, 8),
+    ("extremes", torch.float64, "demanding"): (32, 32, 1, 2),
+    ("input", torch.float32): (512, 256, 1, 8),
+    ("input", torch.float32, "general"): (256, 256, 1, 8),
+    ("input", torch.float32, "demanding"): (128, 128, 1, 4),
+    ("input", torch.float64): (128, 128, 1, 8),
+    ("input", torch.float64, "demanding"): (32, 32, 1, 2),
+    ("coefficient", torch.float32): (256, 256, 1, 5),
+    ("coefficient", torch.float32, "general"): (128, 128, 1, 5),
+    ("coefficient", torch.float32, "demanding"): (64, 64, 1, 3),
+    ("coefficient", torch.float64): (64, 64, 1, 5),
+    ("coefficient", torch.float64, "demanding"): (32, 32, 1, 2),
+}
+
+
+def edges(op, basis, dtype, rows, outputs):
+    """(tile and compiler options, constexprs of the basis, functions unrolled) of a kernel of edge
+    statistics: as many rows as the outputs leave places for, and as there are."""
+    table = EDGE_TILES[op, dtype]
+    several = not basis.uniform and basis.num_splines > 8
+    if basis.degree > 3 or several or outputs <= 32:
+        table = EDGE_TILES[op, dtype, "demanding"]
+    elif not basis.uniform:
+        table = EDGE_TILES.get((op, dtype, "general"), table)
+    places, block_o, warps, limit = table
+    block_o = min(block_o, triton.next_power_of_2(outputs))
+    count, chunk, tail = chunks(basis.num_splines, limit)
+    described = structure(basis, 0)
+    del described["DERIV"]
+    return (
+        {
+            "BLOCK_B": min(places // block_o, triton.next_power_of_2(rows)),
+            "BLOCK_O": block_o,
+            "num_warps": warps,
+            **runtime.OPTIONS,
+        },
+        {
+            **described,
+            "TYPE": tl.float64 if dtype == torch.float64 else tl.float32,
+            "CHUNKS": count,
+            "CHUNK": chunk,
+            "TAIL": tail,
+        },
+        limit,
+    )
+
+
+def edge_knots(grid, basis, dtype):
+    """`knots` for tensors of this dtype."""
+    return knots(grid, basis, "float64" if dtype == torch.float64 else "ieee")

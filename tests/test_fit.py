@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from kanfast import KAN, create_dataset, create_dataset_from_data
-from kanfast.interpret import fit
+from kanfast.interpret import optimizer, regularization
 
 
 def product(x: Tensor) -> Tensor:
@@ -120,8 +120,10 @@ def test_create_dataset_from_data_errors() -> None:
 @pytest.mark.parametrize("lamb", [0.0, 1e-3])
 def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 iterations; later ones amplify differences of rounding."""
-    monkeypatch.setattr(fit, "_LBFGS_UNIT", {})  # which changes the length of the first trial step
-    monkeypatch.setattr(fit, "_LBFGS_HISTORY", 10)
+    monkeypatch.setattr(
+        optimizer, "_LBFGS_UNIT", {}
+    )  # which changes the length of the first trial step
+    monkeypatch.setattr(optimizer, "_LBFGS_HISTORY", 10)
     torch.set_default_dtype(torch.float64)
     try:
         with torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):
@@ -506,3 +508,59 @@ def test_the_end_of_a_line_search_is_no_failure() -> None:
     steps[0] = 2  # the loss before the NaN is not known to have settled
     with pytest.warns(RuntimeWarning, match="training stopped at step 1"):
         model.fit(dataset, steps=4, log=0, loss_fn=flat, metrics=[count], update_grid=False)
+
+
+def test_the_gradient_of_pykans_entropy() -> None:
+    """By finite differences; the value is compared with pykan's own above."""
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((3, 5), (1, 4), (2, 1)):
+        size = torch.rand(shape, generator=generator, dtype=torch.float64)
+        size[0, 0] = 0.01
+        penalty = regularization._PykanPenalty.apply
+        arguments = (size.requires_grad_(), 0.7, 2.0)
+        assert torch.autograd.gradcheck(penalty, arguments, eps=1e-7, atol=1e-5)
+
+
+def test_lbfgs_on_one_vector_takes_the_steps_of_lbfgs_on_the_parameters() -> None:
+    """Bit for bit: the same optimizer, on the same numbers."""
+    data = small_dataset()
+    fitted = []
+    for own in (True, False):
+        model = make((2, 3, 1))
+        model.layers[0].base_weight.requires_grad_(False)
+        opt: Any = "LBFGS"
+        if not own:
+            vector = optimizer.make_optimizer(model, "LBFGS", 1.0)
+            settings = dict(vector._lbfgs.defaults)
+            opt = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad], **settings)
+
+        def loss(prediction: Tensor, label: Tensor, own: bool = own) -> Tensor:
+            unit = 1.0 if own else optimizer._LBFGS_UNIT[torch.float64]
+            return unit * nn.functional.mse_loss(prediction, label)
+
+        model.fit(
+            data, opt=opt, steps=4, log=0, loss_fn=loss, grid_update_num=2, stop_grid_update_step=3
+        )
+        fitted.append(list(model.parameters()))
+    assert all(map(torch.equal, *fitted))
+
+
+def test_the_point_between_two_steps_is_evaluated_once_and_only_if_nothing_changed() -> None:
+    data = small_dataset()
+    model = make()
+    steps = optimizer.make_optimizer(model, "LBFGS", 1.0)
+    seen = []
+
+    def evaluate() -> Tensor:
+        seen.append([p.detach().clone() for p in model.parameters()])
+        return nn.functional.mse_loss(model(data["train_input"]), data["train_label"])
+
+    assert steps.step(evaluate, same=False)  # the line search ended where it last was
+    after = [p.detach().clone() for p in model.parameters()]
+    assert all(map(torch.equal, seen[-1], after))
+    first = len(seen)
+    steps.step(evaluate, same=True)
+    assert not all(map(torch.equal, seen[first], after))
+    after, first = [p.detach().clone() for p in model.parameters()], len(seen)
+    steps.step(evaluate, same=False)
+    assert all(map(torch.equal, seen[first], after))

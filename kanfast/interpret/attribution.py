@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kanfast.nn.symbolic import symbolic_mask
 from kanfast.statistics import EdgeStatistics
 
 if TYPE_CHECKING:
@@ -34,12 +33,8 @@ class LayerActivity:
 
     edges: EdgeStatistics
     """Of the activations, [O, I]."""
-    input_std: Tensor
-    """[I]."""
     output_std: Tensor
     """[O], of the subnodes."""
-    numeric: Tensor | None
-    """Bool [O, I], False for symbolic edges; None for a layer without."""
     node_of_subnode: Tensor | None
     """[O]; None where subnodes are nodes."""
 
@@ -79,9 +74,7 @@ def activity(model: LayerStack, trace: Trace) -> list[LayerActivity]:
         layers.append(
             LayerActivity(
                 layer.edge_statistics(x),
-                _std(x),
-                _std(y),
-                None if layer.symbolic is None else ~symbolic_mask(layer),
+                standard_deviation(y),
                 None if nodes is None or not nodes.arities else nodes.node_of_subnode(),
             )
         )
@@ -162,7 +155,7 @@ def identity(layers: Sequence[LayerActivity]) -> Tensor:
     return torch.eye(outputs, dtype=like.dtype, device=like.device)
 
 
-def _std(x: Tensor) -> Tensor:
+def standard_deviation(x: Tensor) -> Tensor:
     """Deviation [I] of x [..., I] with divisor B - 1; 0 for one row."""
     rows = x.flatten(0, -2) if x.dim() > 1 else x[None]
     rows = rows.to(torch.promote_types(x.dtype, torch.float32))

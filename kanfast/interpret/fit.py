@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kanfast.interpret.dataset import Dataset, check_dataset
+from kanfast.interpret.optimizer import OptimizerLike, make_optimizer
 from kanfast.interpret.progress import progress
 from kanfast.interpret.regularization import RegMetric, check_metric, regularization
 
@@ -18,15 +20,6 @@ if TYPE_CHECKING:
     from kanfast.nn.workflow import TrainedStack
 
 Loss = Callable[[Tensor, Tensor], Tensor]
-OptimizerLike = str | type[torch.optim.Optimizer] | torch.optim.Optimizer
-
-# torch's L-BFGS drops pairs (s, y) of step and change of the gradient with s y <= 1e-10, and so
-# stops learning at small losses. It does not depend on the unit of the objective otherwise: the
-# first step has a length of lr. So the objective is multiplied by a power of two.
-_LBFGS_UNIT = {torch.float64: 2.0**60, torch.float32: 2.0**20}
-# Pairs it remembers. On fine grids 30 reach a tenth of the loss that 10, pykan's number, reach in
-# as many steps; 100 are hardly better, and dearer than an evaluation of a small network.
-_LBFGS_HISTORY = 30
 
 
 def fit(
@@ -62,7 +55,7 @@ def fit(
         )
     if batch != -1 and batch < 1:
         raise ValueError(f"batch must be -1 for all rows, or at least 1, got {batch}")
-    optimizer, unit = make_optimizer(model, opt, lr)
+    optimizer = make_optimizer(model, opt, lr)
     loss_of = _mean_squared_error if loss_fn is None else loss_fn
     grid_update_every = max(1, stop_grid_update_step // max(1, grid_update_num))
     generator = torch.Generator().manual_seed(seed)
@@ -70,35 +63,32 @@ def fit(
     names = ["train_loss", "test_loss", "reg", *(_name(metric) for metric in metrics)]
     history: dict[str, list[float]] = {name: [] for name in names}
     model.samples = dataset["train_input"].detach()
-    searches = isinstance(optimizer, torch.optim.LBFGS)  # evaluates the objective many times a step
+    whole = batch == -1 or batch >= len(dataset["train_input"])
+    weights = (lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
 
-    def terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def terms(x: Tensor, y: Tensor) -> list[Tensor]:
+        """The loss and, if there is one, the penalty."""
         trace = model.trace(x)
         loss = loss_of(trace.nodes[-1], y)
         if lamb == 0:
-            return loss, loss.new_zeros(())
-        weights = (lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
-        return loss, regularization(model, trace, reg_metric, *weights)
+            return [loss]
+        return [loss, regularization(model, trace, reg_metric, *weights)]
 
-    def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def step(x: Tensor, y: Tensor, same: bool) -> list[Tensor]:
         last: list[Tensor] = []
 
-        def closure() -> float:
-            optimizer.zero_grad()
+        def objective() -> Tensor:
             last[:] = terms(x, y)
-            objective = unit * (last[0] + lamb * last[1])
-            objective.backward()
-            return objective.item()
+            return last[0] if lamb == 0 else last[0] + lamb * last[1]
 
-        optimizer.step(closure)
-        if searches:  # the last point that was tried need not be the one that was taken
-            with torch.no_grad():
-                return terms(x, y)
-        return last[0].detach(), last[1].detach()
+        if optimizer.step(objective, same=same) and last:
+            return [t.detach() for t in last]
+        with torch.no_grad():
+            return terms(x, y)
 
     with progress(steps, quiet=log == 0) as show:
         for index in range(steps):
-            kept = copy.deepcopy(model.state_dict())
+            kept = _state(model)
             x, y = _rows(dataset, "train", batch, generator)
             moves_grid = (
                 update_grid
@@ -107,21 +97,20 @@ def fit(
             )
             if moves_grid:
                 model.update_grid_from_samples(x)
-                if searches:
-                    optimizer.state.clear()  # its curvature is that of other coefficients
-            losses = step(x, y)
+                optimizer.restart()
+            losses = step(x, y, same=index > 0 and whole and not moves_grid)
             with torch.no_grad():
                 x, y = _rows(dataset, "test", batch, generator)
-                values = torch.stack([*losses, loss_of(model(x), y)])
-            train, reg, test = values.tolist()
-            if not values.isfinite().all():
+                values = torch.stack([loss_of(model(x), y), *losses]).tolist()
+            test, train, reg = (*values, 0.0)[:3]
+            if not all(map(math.isfinite, values)):
                 model.load_state_dict(kept)
-                if moves_grid or not (searches and _converged(history["train_loss"])):
+                if moves_grid or not (optimizer.searches and _converged(history["train_loss"])):
                     message = _stopped(index, train, reg, test)
                     warnings.warn(message, RuntimeWarning, stacklevel=3)
                     break
                 # No step leads further down, and the line search has divided 0 by 0.
-                optimizer.state.clear()
+                optimizer.restart()
                 train, test, reg = (history[name][-1] for name in names[:3])
             elif loss_fn is None:
                 train, test = train**0.5, test**0.5
@@ -134,54 +123,13 @@ def fit(
     return history
 
 
-def make_optimizer(
-    model: TrainedStack, opt: OptimizerLike, lr: float
-) -> tuple[torch.optim.Optimizer, float]:
-    """The optimizer of `KAN.fit`, and the factor of its objective.
-
-    Raises:
-        ValueError: An unknown name, nothing to train, or an optimizer of other parameters.
-        TypeError: Not an optimizer.
-    """
-    trained = [p for p in model.parameters() if p.requires_grad]
-    if not trained:
-        raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
-    if isinstance(opt, torch.optim.Optimizer):
-        held = {id(p) for group in opt.param_groups for p in group["params"]}
-        if not any(id(p) in held for p in trained):
-            raise ValueError(
-                "the optimizer holds no parameter of this model; refine and prune return new "
-                "models: see kanfast.parameter_groups"
-            )
-        return opt, 1.0
-    if opt == "LBFGS":
-        # Stop only where nothing changes any more; with 0 the line search would then divide 0 by 0.
-        lbfgs = torch.optim.LBFGS(
-            trained,
-            lr=lr,
-            history_size=_LBFGS_HISTORY,
-            tolerance_grad=0,
-            tolerance_change=1e-32,
-            line_search_fn="strong_wolfe",
-        )
-        return lbfgs, _LBFGS_UNIT.get(trained[0].dtype, 1.0)
-    found = getattr(torch.optim, opt, None) if isinstance(opt, str) else opt
-    if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
-        return found(trained, lr=lr), 1.0  # type: ignore[call-arg]
-    wanted = (
-        'opt must be "LBFGS", the name of an optimizer in torch.optim, its class, or an optimizer'
-    )
-    error = ValueError if isinstance(opt, str) else TypeError
-    raise error(f"{wanted}; got {opt!r}")
-
-
 def _mean_squared_error(prediction: Tensor, label: Tensor) -> Tensor:
     if prediction.shape != label.shape:
         raise ValueError(
             f"labels must have the shape of the model's output, {list(prediction.shape)}, got "
             f"{list(label.shape)}: unsqueeze them, or give a loss_fn"
         )
-    return (prediction - label).square().mean()
+    return torch.nn.functional.mse_loss(prediction, label)
 
 
 def _rows(
@@ -193,6 +141,12 @@ def _rows(
         return x, y
     index = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
     return x[index], y[index]
+
+
+def _state(model: TrainedStack) -> dict[str, Any]:
+    """A copy of the state dict: of its tensors quickly, as this is done in every step."""
+    state = model.state_dict()
+    return {k: t.clone() if isinstance(t, Tensor) else copy.deepcopy(t) for k, t in state.items()}
 
 
 def _stopped(step: int, train: float, reg: float, test: float) -> str:

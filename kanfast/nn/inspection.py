@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from kanfast.interpret.attribution import activity
 from kanfast.interpret.dataset import Dataset, check_dataset
 from kanfast.interpret.regularization import edge_sizes
 from kanfast.interpret.symbolic import check_edge, edge_samples
@@ -60,7 +59,7 @@ class InspectedStack(TrainedStack):
         if metric not in _SIZES:
             raise ValueError(f"metric must be one of {tuple(_SIZES)}, got {metric!r}")
         samples = self.samples_or(x)
-        scores = edge_sizes(activity(self, self.trace(samples)), _SIZES[metric])
+        scores = edge_sizes(self, self.trace(samples), _SIZES[metric])
         return pictures.network(
             self,  # type: ignore[arg-type]  # it is a KAN: nothing else is made of this class
             samples,

@@ -269,6 +269,7 @@ class KANLinear(nn.Module):
             self.grid,
             basis=self._basis(activation or "none"),
             residual=residual,
+            backend=self._backend,
         )
         if self.symbolic is None:
             return numeric

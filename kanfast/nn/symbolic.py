@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kanfast.statistics import CHUNK_ELEMENTS, EdgeStatistics
+from kanfast.chunked import CHUNK_ELEMENTS
+from kanfast.statistics import EdgeStatistics
 from kanfast.symbolic.edges import SymbolicEdges
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.library import Library

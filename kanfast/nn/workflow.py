@@ -17,7 +17,7 @@ from kanfast.interpret import prune as pruning
 from kanfast.interpret import regularization as regularizing
 from kanfast.interpret.attribution import Attribution
 from kanfast.interpret.dataset import Dataset
-from kanfast.interpret.fit import OptimizerLike
+from kanfast.interpret.optimizer import OptimizerLike
 from kanfast.interpret.regularization import RegMetric
 from kanfast.nn import resize
 from kanfast.nn.stack import LayerStack
