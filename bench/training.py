@@ -1,9 +1,10 @@
 """`KAN.fit` beside pykan's: time of a step of L-BFGS.
 
-    python -m bench.training [--rounds 5] [--steps 20] [--threads 1] [--widths 2 5 1]
+    python -m bench.training [--rounds 5] [--steps 20] [--threads 1] [--widths 2 5 1] [--fixed-grid]
 
 Both start from the same weights and train on the same 1000 samples of exp(sin(pi x) + y^2), with
-each one's `fit` and its defaults (knots follow the samples every fifth step). A step of L-BFGS has
+each one's `fit` and its defaults: knots follow the samples every fifth step, unless --fixed-grid is
+there, which leaves them equally spaced. A step of L-BFGS has
 up to 20 iterations and 25 evaluations of objective and gradient in both, so the evaluations are
 counted, too. kanfast remembers 30 pairs of vectors, pykan 10, which costs kanfast time.
 
@@ -80,12 +81,14 @@ class CountedLoss:
         return torch.nn.functional.mse_loss(prediction, label)
 
 
-def fit(model: Any, data: dict[str, Tensor], steps: int, lamb: float, times: Times) -> None:
+def fit(
+    model: Any, data: dict[str, Tensor], steps: int, lamb: float, moving: bool, times: Times
+) -> None:
     """One fit, recorded."""
     loss = CountedLoss()
     options = {"log": 0} if isinstance(model, KAN) else {}
     wall, cpu = time.perf_counter(), time.process_time()
-    model.fit(data, steps=steps, lamb=lamb, loss_fn=loss, **options)
+    model.fit(data, steps=steps, lamb=lamb, loss_fn=loss, update_grid=moving, **options)
     times.wall.append((time.perf_counter() - wall) / steps * 1e3)
     times.cpu.append((time.process_time() - cpu) / steps * 1e3)
     times.evaluations = loss.calls / steps
@@ -93,7 +96,9 @@ def fit(model: Any, data: dict[str, Tensor], steps: int, lamb: float, times: Tim
         times.loss = float(loss(model(data["train_input"]), data["train_label"])) ** 0.5
 
 
-def measure(widths: Sequence[int], lamb: float, steps: int, rounds: int) -> dict[str, Times]:
+def measure(
+    widths: Sequence[int], lamb: float, steps: int, rounds: int, moving: bool
+) -> dict[str, Times]:
     """Interleaved fits of both libraries."""
     data = dataset(widths[0])
     build: dict[str, Callable[[], Any]] = {
@@ -105,7 +110,7 @@ def measure(widths: Sequence[int], lamb: float, steps: int, rounds: int) -> dict
         for name, times in found.items():
             silence = io.StringIO()
             with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-                fit(build[name](), data, steps, lamb, times if round_ else Times())
+                fit(build[name](), data, steps, lamb, moving, times if round_ else Times())
     return found
 
 
@@ -115,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--widths", type=int, nargs="+", default=[2, 5, 1])
+    parser.add_argument("--fixed-grid", action="store_true")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     warnings.simplefilter("ignore")  # pykan's
@@ -125,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     print("lamb   library  ms/step  cpu ms/step  evaluations/step  train RMSE")
     for lamb in LAMBS:
-        found = measure(options.widths, lamb, options.steps, options.rounds)
+        found = measure(options.widths, lamb, options.steps, options.rounds, not options.fixed_grid)
         for name, times in found.items():
             wall, cpu = statistics.median(times.wall), statistics.median(times.cpu)
             print(

@@ -21,6 +21,7 @@ from kanfast import checks, chunked
 from kanfast.basis import Basis
 from kanfast.native import statistics as native_statistics
 from kanfast.ops import Backend, resolve_backend
+from kanfast.primitives import unobserved
 
 
 class EdgeStatistics(NamedTuple):
@@ -56,7 +57,8 @@ def edge_statistics(
         basis: the functions; its activation must be "none" with `residual`.
         residual: values [..., I] of a residual function that the basis does not know; its
             coefficients are the last ones of c.
-        backend: as in `kan_linear`.
+        backend: as in `kan_linear`; "auto" is plain torch within torch.compile and wherever else
+            something has to see torch's own operations.
 
     Returns:
         Five tensors [O, I], float64 for float64 x and float32 otherwise. NaN in x[b, i] makes the
@@ -87,6 +89,8 @@ def edge_statistics(
         raise ValueError(f"statistics need at least one row, got x of shape {list(x.shape)}")
     dtype = torch.promote_types(x.dtype, torch.float32)
     precision = "float64" if dtype == torch.float64 else None
+    if backend == "auto" and not unobserved(x, c, residual, grid):
+        backend = "reference"
     backend = resolve_backend(backend, x, precision)
     rows = x.reshape(-1, inputs).to(dtype)
     values = None if residual is None else residual.reshape(-1, inputs).to(dtype)

@@ -12,6 +12,7 @@ import torch
 from cases import ACTIVATIONS, KNOTS, make_basis, make_case, make_grid
 from oracle import basis_values
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from kanfast import KANLinear, chunked, native
 from kanfast.native import statistics as native_statistics
@@ -356,3 +357,11 @@ def test_a_layer_hands_its_backend_on(monkeypatch: pytest.MonkeyPatch) -> None:
         layer.edge_statistics(x)
     layer.backend = "reference"
     torch.testing.assert_close(layer.edge_statistics(x), expected)
+
+
+def test_under_a_tracer_plain_torch_is_what_auto_takes() -> None:
+    x, c, _, _, grid = make_case((20, 3, 4), CUBIC, "float64")
+    traced = make_fx(lambda x: by_backend(x, c, grid, basis=CUBIC).std)
+    other = x.flip(0) * 0.9
+    found = traced(x)(other)
+    torch.testing.assert_close(found, by_backend(other, c, grid, basis=CUBIC).std)
