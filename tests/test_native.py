@@ -47,6 +47,35 @@ def check(op, case, basis, deriv=0, precision="float64"):
         assert error <= 2 * yardstick + floor
 
 
+def relative(got, want):
+    """The error, as a share of the whole in the Euclidean norm."""
+    return ((got.double() - want).norm() / want.norm()).item()
+
+
+@torch.no_grad()
+def away_from_knots(model, x):
+    """Rows whose nodes keep off the knots, where the last derivative jumps whatever the rounding."""
+    near = torch.zeros(len(x), dtype=torch.bool)
+    for layer in model.kan_layers:
+        near |= ((x[..., None] - layer.grid).abs().amin(-1) < 1e-5).any(1)
+        x = layer(x)
+    return ~near
+
+
+def values_and_gradients(model, x):
+    y = model(x.requires_grad_())
+    return y, *torch.autograd.grad(y.square().mean(), [x, *model.parameters()])
+
+
+def second_derivatives(model, x):
+    """Gradients of a loss of second derivatives, as in physics-informed networks."""
+    y = model(x.requires_grad_())
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
+    loss = y.square().mean() + curvature.square().mean()
+    return torch.autograd.grad(loss, list(model.parameters()))
+
+
 @built
 @pytest.mark.usefixtures("poisoned")
 class TestValues:
@@ -142,6 +171,41 @@ class TestValues:
         got, want = (compute(m, op, case, basis, 1, precision).isnan() for m in (native, reference))
         assert want.any()
         assert got.equal(want)
+
+
+@built
+class TestManyTerms:
+    """Sums so long that their order tells: at most twice the error of plain torch, by the norm."""
+
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("deriv", [0, 1, 2])
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("shape", [(300, 784, 20), (8192, 16, 9), (300, 9, 700)], ids=str)
+    def test_primitives(self, shape, op, deriv, knots):
+        basis = make_basis(knots=knots)
+        case = make_case(shape, basis, "ieee", scale=True)
+        want = compute(reference, op, tuple(t.double() for t in case), basis, deriv)
+        got, plain = (compute(m, op, case, basis, deriv, "ieee") for m in (native, reference))
+        assert relative(got, want) <= 2 * relative(plain, want)
+
+    @pytest.mark.parametrize("measure", [values_and_gradients, second_derivatives])
+    @pytest.mark.parametrize(
+        ("widths", "rows"), [((784, 64, 10), 256), ((64, 64), 4096), ((10, 10, 10, 1), 20_000)]
+    )
+    def test_models(self, widths, rows, measure):
+        torch.manual_seed(0)
+        exact = KAN(widths, backend="reference")
+        for layer in exact.kan_layers:
+            torch.nn.init.normal_(layer.spline_weight, std=layer.in_features**-0.5)
+        x = torch.rand(rows, widths[0]) * 2 - 1
+        native_model, plain_model = exact.copy(), exact.copy()
+        native_model.backend = "native"
+        exact = exact.double()
+        x = x[away_from_knots(exact, x.double())]
+        truth = measure(exact, x.double())
+        results = (measure(model, x) for model in (native_model, plain_model))
+        for got, plain, want in zip(*results, truth, strict=True):
+            assert relative(got, want) <= 2 * relative(plain, want)
 
 
 @built
