@@ -85,16 +85,27 @@ template <typename T, int K> struct Primitives {
         for (int i = 0; i < inputs; ++i) evaluate<T, K>(p, table, block * ROWS, rows, i0 + i, blocks[i]);
     }
 
-    /* Coefficients [J, I, O] of input i into the tiles of `contract.h`. */
+    /* Coefficients of input i, [J, I, O] or those of a layer, into the tiles of `contract.h`. */
     void pack(int64_t i, T *to) const {
         const T *from = static_cast<const T *>(p.c) + i * p.outputs;
         for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
             T *tile = to + o * p.inputs * c_rows + i * c_rows * W;
             memset(tile, 0, c_rows * W * sizeof(T));
+            if (p.layer.weight) return pack_layer(i, o, W, tile);
             for (int64_t j = 0; j < splines + residual; ++j)
                 row_to_tile<T, W>(from + j * p.inputs * p.outputs, o, p.outputs, tile + (j < splines ? K + j : c_rows - 1) * W);
         });
+    }
+
+    void pack_layer(int64_t i, int64_t o, int64_t W, T *tile) const {
+        auto of = [](const void *t) { return static_cast<const T *>(t); };
+        for (int64_t l = 0; l < min(W, p.outputs - o); ++l) {
+            const int64_t edge = (o + l) * p.inputs + i;
+            const T *w = of(p.layer.weight) + edge * splines, scale = p.layer.scaler ? of(p.layer.scaler)[edge] : T(1);
+            for (int64_t j = 0; j < splines; ++j) tile[(K + j) * W + l] = w[j] * scale;
+            if (residual) tile[(c_rows - 1) * W + l] = of(p.layer.base)[edge];
+        }
     }
 
     int forward() const {
@@ -242,7 +253,7 @@ template <typename T, int K> struct Primitives {
         }
     }
 
-    /* The sum of the parts for input i, to where it belongs in [J, I, O]. */
+    /* The sum of the parts for input i, to where it belongs in [J, I, O] or in a layer's gradients. */
     void unpack(int64_t i, int64_t parts, T *sums, int64_t size) const {
         for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
@@ -251,16 +262,39 @@ template <typename T, int K> struct Primitives {
                 T *total = tile + (j < splines ? K + j : c_rows - 1) * W;
                 for (int64_t part = 1; part < parts; ++part)
                     for (int l = 0; l < W; ++l) total[l] += total[part * size + l];
-                tile_to_row<T, W>(total, o, p.outputs, static_cast<T *>(p.out) + (j * p.inputs + i) * p.outputs);
+                if (!p.layer.weight)
+                    tile_to_row<T, W>(total, o, p.outputs, static_cast<T *>(p.out) + (j * p.inputs + i) * p.outputs);
             }
+            if (p.layer.weight) unpack_layer(i, o, W, tile);
         });
+    }
+
+    void unpack_layer(int64_t i, int64_t o, int64_t W, const T *tile) const {
+        const Layer &layer = p.layer;
+        for (int64_t l = 0; l < min(W, p.outputs - o); ++l) {
+            const int64_t edge = (o + l) * p.inputs + i;
+            const T scale = layer.scaler ? static_cast<const T *>(layer.scaler)[edge] : T(1);
+            const T *w = static_cast<const T *>(layer.weight) + edge * splines, *d = tile + K * W + l;
+            T total = 0;
+            for (int64_t j = 0; layer.d_scaler && j < splines; ++j) total += d[j * W] * w[j];
+            if (layer.d_scaler) static_cast<T *>(layer.d_scaler)[edge] = total;
+            for (int64_t j = 0; layer.d_weight && j < splines; ++j)
+                static_cast<T *>(layer.d_weight)[edge * splines + j] = d[j * W] * scale;
+            if (layer.d_base) static_cast<T *>(layer.d_base)[edge] = tile[(c_rows - 1) * W + l];
+        }
     }
 };
 
 template <typename T> int run(int op, int degree, const Problem &p) {
-    auto of_degree = [&](auto k) {
+    auto of_degree = [&](auto k) -> int {
         Primitives<T, k.value> primitives{p};
-        return op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad();
+        if (op == 3) {  // of a layer, whose polynomial is that of the next derivative
+            Problem slope = p;
+            slope.out = p.layer.d_x;
+            ++slope.deriv;
+            return (slope.out && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
+        }
+        return int(op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad());
     };
     switch (degree) {
     case 0: return of_degree(Constant<0>{});
@@ -277,7 +311,7 @@ template <typename T> int run(int op, int degree, const Problem &p) {
 
 }  // namespace
 
-/* op: 0 forward, 1 input_grad, 2 weight_grad. Returns 0, or 1 where memory ran out. */
+/* op: 0 forward, 1 input_grad, 2 weight_grad, 3 both gradients of a layer. Returns 0, or 1 where memory ran out. */
 extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Problem *problem) {
     return is_float64 ? run<double>(op, degree, *problem) : run<float>(op, degree, *problem);
 }
