@@ -22,7 +22,7 @@ FLAGS += ["-ffp-contract=fast", "-fno-exceptions", "-fno-rtti", "-fvisibility=hi
 
 HEADERS = [
     f"kanfast/native/{name}.h"
-    for name in ("basis", "contract", "pack", "primitives", "problem", "vector")
+    for name in ("basis", "contract", "narrow", "pack", "primitives", "problem", "vector")
 ]
 
 native = [
