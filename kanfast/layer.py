@@ -6,7 +6,7 @@ than a small layer. Whatever is not the usual case takes `kanfast.kan_linear`, w
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch.autograd.function import Function
 
 from kanfast import autograd, checks, native, packing
 from kanfast.basis import Basis
-from kanfast.primitives import Spec, unobserved
+from kanfast.ops import native_obstacle
+from kanfast.primitives import Spec, layer_grad_op, layer_op, unobserved
 
 FUSED = ("silu", "none")  # the activations that the native code evaluates by itself
 
@@ -32,11 +33,14 @@ def fits(
 
     Of arguments that do not fit together it only says no: it is `kan_linear` that complains.
     """
-    if not unobserved(x, weight, base, scaler, grid) or forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling():
+        if torch.compiler.is_exporting() or not weight.is_cpu or native_obstacle() is not None:
+            return False
+    elif not unobserved(x, weight, base, scaler, grid) or forward_ad._current_level >= 0:
         return False
     dtype, edges = x.dtype, weight.shape[:2]
     return (
-        (dtype is torch.float32 or dtype is torch.float64)
+        (dtype == torch.float32 or dtype == torch.float64)
         and basis.activation in FUSED
         and (base is None) == (basis.activation == "none")
         and weight.dim() == 3
@@ -48,14 +52,14 @@ def fits(
         and _plain(weight, dtype, (*edges, basis.num_splines))
         and (base is None or _plain(base, dtype, edges))
         and (scaler is None or _plain(scaler, dtype, edges))
-        and (grid.dtype is torch.float32 or grid.dtype is torch.float64)
+        and (grid.dtype == torch.float32 or grid.dtype == torch.float64)
         and _plain(grid, grid.dtype, (edges[1], basis.num_knots))
-        and native.available()
+        and native_obstacle() is None
     )
 
 
 def _plain(t: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
-    return t.dtype is dtype and t.shape == shape and t.is_cpu and t.is_contiguous()
+    return t.dtype == dtype and t.shape == shape and t.is_cpu and t.is_contiguous()
 
 
 def layer(
@@ -67,6 +71,10 @@ def layer(
     basis: Basis,
 ) -> Tensor:
     """x [..., I] -> y [..., O], for arguments that `fits`; differentiable to any order."""
+    if torch.compiler.is_compiling():
+        rows = x.reshape(-1, x.shape[-1]).contiguous()
+        z: Tensor = CompiledLayer.apply(rows, weight, base, scaler, grid, basis)
+        return z.reshape(*x.shape[:-1], weight.shape[0])
     rows = (x if x.dim() == 2 else x.reshape(-1, x.shape[-1])).contiguous()
     if torch.is_grad_enabled() and any(map(_differentiable, (x, weight, base, scaler))):
         y: Tensor = Layer.apply(rows, weight, base, scaler, grid, basis)
@@ -107,6 +115,37 @@ class Layer(Function):
         else:
             grads = _differentiable_grad(g, x, weight, base, scaler, grid, ctx.basis, needs)
         return *grads, None, None
+
+
+class CompiledLayer(Function):
+    """`Layer` in a graph of torch.compile, where nothing is differentiated twice."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        base: Tensor | None,
+        scaler: Tensor | None,
+        grid: Tensor,
+        basis: Basis,
+    ) -> Tensor:
+        """Its arguments are those of `layer`."""
+        ctx.save_for_backward(x, weight, base, scaler, grid)
+        ctx.basis = basis
+        return cast(Tensor, layer_op(x, weight, base, scaler, grid, *_scalars(basis)))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x, weight, base and scaler."""
+        x, weight, base, scaler, grid = ctx.saved_tensors
+        given, needs = (x, weight, base, scaler), list(ctx.needs_input_grad[:4])
+        grads = iter(layer_grad_op(g, *given, grid, needs, *_scalars(ctx.basis)))
+        return *[next(grads) if need else None for need in needs], None, None
+
+
+def _scalars(basis: Basis) -> tuple[int, int, str, bool]:
+    return basis.grid_size, basis.degree, basis.activation, basis.uniform
 
 
 def _differentiable_grad(

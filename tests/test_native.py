@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import oracle
 import pytest
 import torch
-from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case
+from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case, make_grid
 from torch.autograd import gradcheck, gradgradcheck
 
-from kanfast import KAN, kan_linear, native, packing, reference
+from kanfast import KAN, kan_linear, layer, native, packing, reference
 from kanfast.ops import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -54,11 +55,11 @@ def relative(got, want):
 
 @torch.no_grad()
 def away_from_knots(model, x):
-    """Rows whose nodes keep off the knots, where the last derivative jumps whatever the rounding."""
+    """Rows whose nodes keep off the knots, where rounding decides on the last derivative."""
     near = torch.zeros(len(x), dtype=torch.bool)
-    for layer in model.kan_layers:
-        near |= ((x[..., None] - layer.grid).abs().amin(-1) < 1e-5).any(1)
-        x = layer(x)
+    for part in model.kan_layers:
+        near |= ((x[..., None] - part.grid).abs().amin(-1) < 1e-5).any(1)
+        x = part(x)
     return ~near
 
 
@@ -195,8 +196,8 @@ class TestManyTerms:
     def test_models(self, widths, rows, measure):
         torch.manual_seed(0)
         exact = KAN(widths, backend="reference")
-        for layer in exact.kan_layers:
-            torch.nn.init.normal_(layer.spline_weight, std=layer.in_features**-0.5)
+        for part in exact.kan_layers:
+            torch.nn.init.normal_(part.spline_weight, std=part.in_features**-0.5)
         x = torch.rand(rows, widths[0]) * 2 - 1
         native_model, plain_model = exact.copy(), exact.copy()
         native_model.backend = "native"
@@ -269,6 +270,74 @@ def test_packing_and_its_gradients_are_those_of_plain_torch(shape, with_base, wi
         results.append([c, first, *every, *torch.autograd.grad(first.square().sum(), given[:1])])
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
+
+
+@built
+class TestWholeLayer:
+    """A layer in one call, from its parameters, against packing and `kan_linear` in plain torch."""
+
+    @pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
+    @pytest.mark.parametrize("activation", ["silu", "none"])
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("shape", [(37, 4, 3), (300, 20, 40), (0, 3, 2)], ids=str)
+    def test_values_and_gradients(self, shape, knots, activation, with_scaler):
+        whole, plain, tensors, g = self.make(shape, knots, activation, with_scaler)
+        assert layer.fits(*whole.args)
+        results = []
+        for call in (whole, plain):
+            y = call()
+            # All, and those of the input or of a parameter alone.
+            grads = [
+                torch.autograd.grad(y, t, g, retain_graph=True) for t in (tensors, tensors[:1])
+            ]
+            grads += [torch.autograd.grad(y, t, g, retain_graph=True) for t in tensors[1:]]
+            results.append([y, *(d for part in grads for d in part)])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
+    @pytest.mark.parametrize("activation", ["silu", "none"])
+    def test_gradients_of_gradients(self, activation, with_scaler):
+        whole, _, tensors, _ = self.make((5, 3, 2), "uniform", activation, with_scaler)
+        assert gradcheck(lambda *_: whole(), tensors)
+        assert gradgradcheck(lambda *_: whole(), tensors)
+
+    def test_what_does_not_fit_goes_the_usual_way(self):
+        whole, *_ = self.make((5, 3, 2), "uniform", "silu", True)
+        x, weight, base, scaler, grid, basis = whole.args
+        assert layer.fits(x.expand(4, 5, 3), weight, base, scaler, grid, basis)
+        for other in (
+            (x[:, :2], weight, base, scaler, grid, basis),
+            (x.float(), weight, base, scaler, grid, basis),
+            (x, weight[..., :-1], base, scaler, grid, basis),
+            (x, weight, base[:, :2], scaler, grid, basis),
+            (x, weight, base, scaler.T, grid, basis),
+            (x, weight, None, scaler, grid, basis),
+            (x, weight, base, scaler, grid[:2], basis),
+            (x, weight, base, scaler, grid, make_basis(activation="gelu")),
+        ):
+            assert not layer.fits(*other)
+
+    @staticmethod
+    def make(shape, knots, activation, with_scaler):
+        (rows, inputs, outputs), basis = shape, make_basis(5, 3, activation, knots)
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*size):
+            return torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_()
+
+        x, weight = normal(rows, inputs), normal(outputs, inputs, basis.num_splines)
+        base = normal(outputs, inputs) if activation != "none" else None
+        scaler = normal(outputs, inputs) if with_scaler else None
+        grid = make_grid(inputs, basis)
+
+        def plain():
+            c = packing._plain(weight, base, scaler)
+            return kan_linear(x, c, grid, basis=basis, backend="reference")
+
+        whole = partial(layer.layer, x, weight, base, scaler, grid, basis)
+        tensors = [t for t in (x, weight, base, scaler) if t is not None]
+        return whole, plain, tensors, torch.randn(rows, outputs, generator=generator).double()
 
 
 @built

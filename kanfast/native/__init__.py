@@ -191,7 +191,7 @@ def layer_grad(
     basis: Basis,
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients of x, weight, base and scaler that are needed, from that of `layer`'s result."""
+    """The gradients of x, weight, base and scaler that are needed, from that of `layer`."""
     parameters = (weight, base, scaler)
     grads = tuple(
         torch.empty_like(t) if need and t is not None else None

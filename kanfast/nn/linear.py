@@ -174,7 +174,7 @@ class KANLinear(nn.Module):
         Takes parameters and buffers from their dictionaries: as attributes of a module they cost
         more than the evaluation of a small layer.
         """
-        if torch.compiler.is_compiling() or self._backend not in ("auto", "native"):
+        if self._backend not in ("auto", "native"):
             return None
         parameters, buffers = self._parameters, self._buffers
         weight, base = parameters.get("spline_weight"), parameters.get("base_weight")
@@ -190,9 +190,12 @@ class KANLinear(nn.Module):
             or is_batchedtensor(grid)
         ):
             return None
-        basis = shared_basis(
-            self.grid_size, self.spline_order, activation, self._is_uniform_now(grid)
-        )
+        if torch.compiler.is_compiling():
+            basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
+        else:
+            basis = shared_basis(
+                self.grid_size, self.spline_order, activation, self._is_uniform_now(grid)
+            )
         if not layers.fits(x, weight, base, scaler, grid, basis):
             return None
         return layers.layer(x, weight, base, scaler, grid, basis)
