@@ -8,6 +8,7 @@ form and on general knots by the Cox-de Boor recursion, and then takes n differe
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -75,6 +76,12 @@ class Basis:
     def num_knots(self) -> int:
         """G + 2k + 1: the knots of the grid extended by k on both sides."""
         return self.grid_size + 2 * self.degree + 1
+
+
+@functools.cache
+def shared_basis(grid_size: int, degree: int, activation: Activation, uniform: bool) -> Basis:
+    """A `Basis` that was checked before; eager layers ask for theirs in every call."""
+    return Basis(grid_size, degree, activation, uniform)
 
 
 def evaluate(x: Tensor, grid: Tensor, basis: Basis, deriv: int = 0) -> Tensor:

@@ -105,10 +105,10 @@ def resolve_backend(backend: Backend, tensor: Tensor, precision: str | None = No
     checks.check_backend(backend)
     device = tensor.device.type
     if backend == "native":
-        checks.check_native(device, precision, _native_obstacle())
+        checks.check_native(device, precision, native_obstacle())
     if backend == "auto" and device not in GPU_TYPES:
         narrow = precision in ("bfloat16", "float16")
-        fits = device == "cpu" and not narrow and _native_obstacle() is None
+        fits = device == "cpu" and not narrow and native_obstacle() is None
         return "native" if fits else "reference"
     if backend in ("native", "reference"):
         return backend
@@ -127,7 +127,7 @@ def _constant_in_graphs(function: Callable[..., T]) -> Callable[..., T]:
 
 
 @_constant_in_graphs
-def _native_obstacle() -> str | None:
+def native_obstacle() -> str | None:
     """Why the native library cannot be used, or None if it can."""
     return native.obstacle()
 

@@ -204,6 +204,56 @@ def _(g, x, s, grid, grid_size, degree, activation, uniform, deriv, precision, b
     return x.new_empty((functions, x.shape[1], g.shape[1]), dtype=out_dtype)
 
 
+@torch.library.custom_op("kanfast::layer", mutates_args=())
+def layer_op(
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+) -> Tensor:
+    """`kanfast.native.layer`, for compiled code."""
+    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    checks.check_no_tangents((x, weight, base, scaler))
+    return native.layer(x, weight, base, scaler, grid, basis)
+
+
+@layer_op.register_fake
+def _(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+@torch.library.custom_op("kanfast::layer_grad", mutates_args=())
+def layer_grad_op(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    needs: list[bool],
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+) -> list[Tensor]:
+    """Those of `kanfast.native.layer_grad` that are needed, for compiled code."""
+    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    checks.check_no_tangents((g, x, weight, base, scaler))
+    grads = native.layer_grad(g, x, weight, base, scaler, grid, basis, tuple(needs))
+    return [t for t in grads if t is not None]
+
+
+@layer_grad_op.register_fake
+def _(g, x, weight, base, scaler, grid, needs, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
+    given = zip((x, weight, base, scaler), needs, strict=True)
+    return [torch.empty_like(t) for t, need in given if need and t is not None]
+
+
 forward_op.register_vmap(partial(transforms.forward, forward_op))
 input_grad_op.register_vmap(partial(transforms.input_grad, input_grad_op))
 weight_grad_op.register_vmap(partial(transforms.weight_grad, weight_grad_op))

@@ -4,14 +4,15 @@ import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import oracle
 import pytest
 import torch
-from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case
+from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case, make_grid
 from torch.autograd import gradcheck, gradgradcheck
 
-from kanfast import KAN, kan_linear, native, packing, reference
+from kanfast import KAN, kan_linear, layer, native, packing, reference
 from kanfast.ops import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -45,6 +46,35 @@ def check(op, case, basis, deriv=0, precision="float64"):
         error, yardstick = ((t.double() - want).abs().max().item() for t in (got, plain))
         floor = 8 * torch.finfo(got.dtype).eps * want.abs().max().item()
         assert error <= 2 * yardstick + floor
+
+
+def relative(got, want):
+    """The error, as a share of the whole in the Euclidean norm."""
+    return ((got.double() - want).norm() / want.norm()).item()
+
+
+@torch.no_grad()
+def away_from_knots(model, x):
+    """Rows whose nodes keep off the knots, where rounding decides on the last derivative."""
+    near = torch.zeros(len(x), dtype=torch.bool)
+    for part in model.kan_layers:
+        near |= ((x[..., None] - part.grid).abs().amin(-1) < 1e-5).any(1)
+        x = part(x)
+    return ~near
+
+
+def values_and_gradients(model, x):
+    y = model(x.requires_grad_())
+    return y, *torch.autograd.grad(y.square().mean(), [x, *model.parameters()])
+
+
+def second_derivatives(model, x):
+    """Gradients of a loss of second derivatives, as in physics-informed networks."""
+    y = model(x.requires_grad_())
+    (slope,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(slope.sum(), x, create_graph=True)
+    loss = y.square().mean() + curvature.square().mean()
+    return torch.autograd.grad(loss, list(model.parameters()))
 
 
 @built
@@ -145,6 +175,41 @@ class TestValues:
 
 
 @built
+class TestManyTerms:
+    """Sums so long that their order tells: at most twice the error of plain torch, by the norm."""
+
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("deriv", [0, 1, 2])
+    @pytest.mark.parametrize("op", OPS)
+    @pytest.mark.parametrize("shape", [(300, 784, 20), (8192, 16, 9), (300, 9, 700)], ids=str)
+    def test_primitives(self, shape, op, deriv, knots):
+        basis = make_basis(knots=knots)
+        case = make_case(shape, basis, "ieee", scale=True)
+        want = compute(reference, op, tuple(t.double() for t in case), basis, deriv)
+        got, plain = (compute(m, op, case, basis, deriv, "ieee") for m in (native, reference))
+        assert relative(got, want) <= 2 * relative(plain, want)
+
+    @pytest.mark.parametrize("measure", [values_and_gradients, second_derivatives])
+    @pytest.mark.parametrize(
+        ("widths", "rows"), [((784, 64, 10), 256), ((64, 64), 4096), ((10, 10, 10, 1), 20_000)]
+    )
+    def test_models(self, widths, rows, measure):
+        torch.manual_seed(0)
+        exact = KAN(widths, backend="reference")
+        for part in exact.kan_layers:
+            torch.nn.init.normal_(part.spline_weight, std=part.in_features**-0.5)
+        x = torch.rand(rows, widths[0]) * 2 - 1
+        native_model, plain_model = exact.copy(), exact.copy()
+        native_model.backend = "native"
+        exact = exact.double()
+        x = x[away_from_knots(exact, x.double())]
+        truth = measure(exact, x.double())
+        results = (measure(model, x) for model in (native_model, plain_model))
+        for got, plain, want in zip(*results, truth, strict=True):
+            assert relative(got, want) <= 2 * relative(plain, want)
+
+
+@built
 class TestThreads:
     @pytest.mark.parametrize("shape", [(9000, 3, 5), (700, 70, 33)], ids=str)
     @pytest.mark.parametrize("op", OPS)
@@ -205,6 +270,74 @@ def test_packing_and_its_gradients_are_those_of_plain_torch(shape, with_base, wi
         results.append([c, first, *every, *torch.autograd.grad(first.square().sum(), given[:1])])
     for got, want in zip(*results, strict=True):
         torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
+
+
+@built
+class TestWholeLayer:
+    """A layer in one call, from its parameters, against packing and `kan_linear` in plain torch."""
+
+    @pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
+    @pytest.mark.parametrize("activation", ["silu", "none"])
+    @pytest.mark.parametrize("knots", KNOTS)
+    @pytest.mark.parametrize("shape", [(37, 4, 3), (300, 20, 40), (0, 3, 2)], ids=str)
+    def test_values_and_gradients(self, shape, knots, activation, with_scaler):
+        whole, plain, tensors, g = self.make(shape, knots, activation, with_scaler)
+        assert layer.fits(*whole.args)
+        results = []
+        for call in (whole, plain):
+            y = call()
+            # All, and those of the input or of a parameter alone.
+            grads = [
+                torch.autograd.grad(y, t, g, retain_graph=True) for t in (tensors, tensors[:1])
+            ]
+            grads += [torch.autograd.grad(y, t, g, retain_graph=True) for t in tensors[1:]]
+            results.append([y, *(d for part in grads for d in part)])
+        for got, want in zip(*results, strict=True):
+            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
+
+    @pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
+    @pytest.mark.parametrize("activation", ["silu", "none"])
+    def test_gradients_of_gradients(self, activation, with_scaler):
+        whole, _, tensors, _ = self.make((5, 3, 2), "uniform", activation, with_scaler)
+        assert gradcheck(lambda *_: whole(), tensors)
+        assert gradgradcheck(lambda *_: whole(), tensors)
+
+    def test_what_does_not_fit_goes_the_usual_way(self):
+        whole, *_ = self.make((5, 3, 2), "uniform", "silu", True)
+        x, weight, base, scaler, grid, basis = whole.args
+        assert layer.fits(x.expand(4, 5, 3), weight, base, scaler, grid, basis)
+        for other in (
+            (x[:, :2], weight, base, scaler, grid, basis),
+            (x.float(), weight, base, scaler, grid, basis),
+            (x, weight[..., :-1], base, scaler, grid, basis),
+            (x, weight, base[:, :2], scaler, grid, basis),
+            (x, weight, base, scaler.T, grid, basis),
+            (x, weight, None, scaler, grid, basis),
+            (x, weight, base, scaler, grid[:2], basis),
+            (x, weight, base, scaler, grid, make_basis(activation="gelu")),
+        ):
+            assert not layer.fits(*other)
+
+    @staticmethod
+    def make(shape, knots, activation, with_scaler):
+        (rows, inputs, outputs), basis = shape, make_basis(5, 3, activation, knots)
+        generator = torch.Generator().manual_seed(0)
+
+        def normal(*size):
+            return torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_()
+
+        x, weight = normal(rows, inputs), normal(outputs, inputs, basis.num_splines)
+        base = normal(outputs, inputs) if activation != "none" else None
+        scaler = normal(outputs, inputs) if with_scaler else None
+        grid = make_grid(inputs, basis)
+
+        def plain():
+            c = packing._plain(weight, base, scaler)
+            return kan_linear(x, c, grid, basis=basis, backend="reference")
+
+        whole = partial(layer.layer, x, weight, base, scaler, grid, basis)
+        tensors = [t for t in (x, weight, base, scaler) if t is not None]
+        return whole, plain, tensors, torch.randn(rows, outputs, generator=generator).double()
 
 
 @built

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from cases import DEVICE, KNOTS, make_basis, make_case
+from functorch.compile import make_boxed_func
+from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import forward_ad
 
-from kanfast import kan_linear, pack_coefficients, primitives
+from kanfast import KAN, kan_linear, native, pack_coefficients, primitives
 
 pytestmark = [
     # torch loads the rules of its own forward mode by a module that it has deprecated.
@@ -172,3 +174,53 @@ def test_export(strict):
     torch.testing.assert_close(program.module()(x), model(x))
     targets = [str(node.target) for node in program.graph.nodes if "kanfast" in str(node.target)]
     assert targets == ["kanfast.forward.default"] * 2
+
+
+@pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
+class TestWholeLayers:
+    def test_one_op_in_each_direction(self):
+        torch.manual_seed(0)
+        model = KAN([3, 20, 2])
+        x = torch.rand(50, 3) * 2 - 1
+        ops = []
+
+        def note(graph, inputs):
+            targets = (str(node.target) for node in graph.graph.nodes)
+            ops.extend(target for target in targets if "kanfast" in target)
+            return make_boxed_func(graph)
+
+        def call(x):
+            y = model(x)
+            return [y, *torch.autograd.grad(y.square().sum(), model.parameters())]
+
+        compiled = torch.compile(model, backend=aot_autograd(fw_compiler=note), fullgraph=True)
+        y = compiled(x)
+        got = [y, *torch.autograd.grad(y.square().sum(), model.parameters())]
+        assert ops == ["kanfast.layer.default"] * 2 + ["kanfast.layer_grad.default"] * 2
+        for a, b in zip(got, call(x), strict=True):
+            assert a.equal(b)
+
+    @pytest.mark.parametrize("op", ["layer", "layer_grad"])
+    def test_the_ops_keep_torchs_rules(self, op):
+        layer = KAN([3, 4], dtype=torch.float64).kan_layers[0]
+        given = (layer.spline_weight, layer.base_weight, layer.spline_scaler, layer.grid)
+        x, *given = (t.detach() for t in (torch.rand(9, 3, dtype=torch.float64), *given))
+        scalars = (5, 3, "silu", True)
+        if op == "layer":
+            arguments = (x, *given, *scalars)
+        else:
+            g = torch.rand(9, 4, dtype=torch.float64)
+            arguments = (g, x, *given, [True, True, False, True], *scalars)
+        torch.library.opcheck(getattr(torch.ops.kanfast, op).default, arguments)
+
+    @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
+    def test_tangents_are_not_dropped(self, trained):
+        model = KAN([2, 1]).requires_grad_(trained)
+        compiled = torch.compile(model, backend="aot_eager")
+        x = torch.rand(5, 2)
+        compiled(x)
+        with (
+            forward_ad.dual_level(),
+            pytest.raises(RuntimeError, match=r"forward[- ]mode"),
+        ):
+            compiled(forward_ad.make_dual(x, torch.ones_like(x)))

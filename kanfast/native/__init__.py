@@ -25,9 +25,9 @@ BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
 # Multiplications and additions of whole registers below which other threads are left asleep.
 SERIAL_WORK = 100_000
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
+FORWARD, INPUT_GRAD, WEIGHT_GRAD, BACKWARD = range(4)
 NO_ACTIVATION, GIVEN, SILU = range(3)
-PROBLEM = struct.Struct("17q")  # struct Problem in problem.h
+PROBLEM = struct.Struct("24q")  # struct Problem in problem.h
 
 PACK = struct.Struct("12q")  # struct Pack in pack.h
 
@@ -144,7 +144,6 @@ def _run(
         kind, powers = SILU, _silu_powers(deriv)
     elif basis.activation != "none":
         kind, residual = GIVEN, activation(basis.activation, x, deriv).contiguous()
-    work = rows * inputs * (8 + outputs * out.element_size() * (basis.degree + 2) // 64)
     problem = PROBLEM.pack(
         rows,
         inputs,
@@ -153,18 +152,109 @@ def _run(
         deriv,
         basis.uniform,
         kind,
-        torch.get_num_threads() if work > SERIAL_WORK else 1,
+        _threads(rows, inputs, outputs, dtype, basis),
         grid.dtype == torch.float64,
         *map(_address, (x, s, c, g, residual, grid)),
         0 if powers is None else ctypes.addressof(powers),
         out.data_ptr(),
+        *[0] * 7,
     )
+    _call(op, dtype, basis, problem, inputs, outputs)
+    return out
+
+
+def layer(
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    basis: Basis,
+) -> Tensor:
+    """A layer [B, O] straight from its parameters: x [B, I], weight [O, I, G + k], others [O, I].
+
+    All are contiguous and of the dtype of x, float32 or float64; grid may be of either. The
+    activation is "silu", with a base, or "none", without one.
+    """
+    y = torch.empty((x.shape[0], weight.shape[0]), dtype=x.dtype)
+    _run_layer(FORWARD, x, None, (weight, base, scaler), grid, basis, y)
+    return y
+
+
+def layer_grad(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    basis: Basis,
+    needs: tuple[bool, ...],
+) -> tuple[Tensor | None, ...]:
+    """The gradients of x, weight, base and scaler that are needed, from that of `layer`."""
+    parameters = (weight, base, scaler)
+    grads = tuple(
+        torch.empty_like(t) if need and t is not None else None
+        for t, need in zip((x, *parameters), needs, strict=True)
+    )
+    _run_layer(BACKWARD, x, g.contiguous(), parameters, grid, basis, None, grads)
+    return grads
+
+
+def _run_layer(
+    op: int,
+    x: Tensor,
+    g: Tensor | None,
+    parameters: tuple[Tensor | None, ...],
+    grid: Tensor,
+    basis: Basis,
+    out: Tensor | None,
+    grads: tuple[Tensor | None, ...] = (None,) * 4,
+) -> None:
+    rows, inputs = x.shape
+    outputs = parameters[0].shape[0] if parameters[0] is not None else 0
+    if not rows:
+        for t in grads:
+            if t is not None:
+                t.zero_()
+        return
+    problem = PROBLEM.pack(
+        rows,
+        inputs,
+        outputs,
+        basis.grid_size,
+        0,
+        basis.uniform,
+        SILU if basis.activation == "silu" else NO_ACTIVATION,
+        _threads(rows, inputs, outputs, x.dtype, basis),
+        grid.dtype == torch.float64,
+        x.data_ptr(),
+        0,
+        0,
+        0 if g is None else g.data_ptr(),
+        0,
+        grid.data_ptr(),
+        SILU_SLOPE_POWERS if op == BACKWARD else 0,
+        0 if out is None else out.data_ptr(),
+        *map(_address, parameters),
+        *map(_address, grads),
+    )
+    _call(op, x.dtype, basis, problem, inputs, outputs)
+
+
+def _threads(rows: int, inputs: int, outputs: int, dtype: torch.dtype, basis: Basis) -> int:
+    work = rows * inputs * (8 + outputs * dtype.itemsize * (basis.degree + 2) // 64)
+    return torch.get_num_threads() if work > SERIAL_WORK else 1
+
+
+def _call(
+    op: int, dtype: torch.dtype, basis: Basis, problem: bytes, inputs: int, outputs: int
+) -> None:
     if _library().kanfast_run(op, dtype == torch.float64, basis.degree, problem):
         raise MemoryError(
             f"kanfast.native needs buffers for {inputs} inputs and {outputs} outputs, got no "
             'memory for them: use backend="reference", which needs less'
         )
-    return out
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -187,6 +277,10 @@ def _silu_powers(n: int) -> ctypes.Array[ctypes.c_double] | None:
         polynomial = sigmoid_derivative(order) if order > 0 else ()
         powers += [*polynomial, *[0.0] * (order + 1 - len(polynomial))]
     return (ctypes.c_double * len(powers))(*powers) if n else None
+
+
+_SLOPE = _silu_powers(1)
+SILU_SLOPE_POWERS = 0 if _SLOPE is None else ctypes.addressof(_SLOPE)
 
 
 def _library() -> ctypes.CDLL:

@@ -31,8 +31,11 @@ template <typename T, int K> void uniform_splines(const Problem &p, const T *x, 
     for (int b = 0; b < rows; b += L) {
         const Vec<T> v = load(x + b), z = (v - steps.middle) / steps.step, position = z - start;
         const auto inside = (position >= T(0)) & (position < cells);
-        const auto cell = __builtin_convertvector(inside ? position : all(T(0)), typename Simd<T>::index);
-        const Vec<T> t = inside ? z - (start + __builtin_convertvector(cell, Vec<T>)) : all(T(0));
+        // A rounded position may be that of the next knot. z is more exact, so the fraction tells.
+        Vec<T> floor = __builtin_convertvector(__builtin_convertvector(inside ? position : all(T(0)), typename Simd<T>::index), Vec<T>);
+        floor += (z - (start + floor) < T(0)) & (floor > T(0)) ? all(T(-1)) : all(T(0));
+        const auto cell = __builtin_convertvector(floor, typename Simd<T>::index);
+        const Vec<T> t = inside ? z - (start + floor) : all(T(0));
         Vec<T> n[K + 1];
         n[0] = all(T(1));
         for (int d = 1; d <= K; ++d) {

@@ -11,14 +11,13 @@ constexpr int INPUTS = 8;  // of a block
  * K + 1 rows that follow one another. */
 inline int64_t coefficient_rows(const Problem &p, int degree) { return p.grid_size + 3 * degree + 1; }
 
-/* y[b] += sum over inputs of values times coefficients. Several rows at once keep both multipliers busy. */
+/* y[b] += sum over inputs of values times coefficients. Several rows at once keep both multipliers busy. The sum of a
+ * block begins at zero, so that rounding grows with the number of blocks and not with that of the terms. */
 template <typename T, int K, int V>
 void forward_tile(int64_t rows, int inputs, const Block<T, K> *blocks, bool residual, const T *c, int64_t c_rows, T *y) {
     constexpr int L = Simd<T>::lanes, W = V * L, R = REGISTERS / 2 / V < 8 ? REGISTERS / 2 / V : 8;
     for (int64_t b = 0; b < rows; b += R) {
-        Vec<T> sum[R][V];
-        for (int q = 0; q < R; ++q)
-            for (int v = 0; v < V; ++v) sum[q][v] = load(y + (b + q) * W + v * L);
+        Vec<T> sum[R][V] = {};
         const T *base = c;
         for (int i = 0; i < inputs; ++i, base += c_rows * W) {
             const T *values = blocks[i].values + b;
@@ -41,7 +40,10 @@ void forward_tile(int64_t rows, int inputs, const Block<T, K> *blocks, bool resi
             }
         }
         for (int q = 0; q < R; ++q)
-            for (int v = 0; v < V; ++v) store(y + (b + q) * W + v * L, sum[q][v]);
+            for (int v = 0; v < V; ++v) {
+                T *to = y + (b + q) * W + v * L;
+                store(to, load(to) + sum[q][v]);
+            }
     }
 }
 
@@ -86,19 +88,17 @@ template <typename T, int K> void sort_by_cell(const Block<T, K> &block, int row
     for (int b = 0; b < rows; ++b) order[start[block.cells[b] + 1]++] = b;
 }
 
-/* dc += values times g[b]. The rows of a cell add to the same coefficients, which stay in registers meanwhile. */
+/* dc += values times g[b]. The rows of a cell add to the same coefficients, whose sums, from zero for each block, stay in
+ * registers meanwhile. */
 template <typename T, int K, int V>
 void weight_grad_tile(const Block<T, K> &block, bool residual, int cells, const int32_t *start, const int32_t *order, const T *g, int64_t g_width, T *dc, int64_t c_rows) {
     constexpr int L = Simd<T>::lanes, W = V * L;
     T *last = dc + (c_rows - 1) * W;
-    Vec<T> base[V];
-    for (int v = 0; v < V; ++v) base[v] = load(last + v * L);
+    Vec<T> base[V] = {};
     for (int m = 0; m < cells; ++m) {
         if (start[m] == start[m + 1]) continue;
         T *row = dc + m * W;
-        Vec<T> sum[K + 1][V];
-        for (int r = 0; r <= K; ++r)
-            for (int v = 0; v < V; ++v) sum[r][v] = load(row + r * W + v * L);
+        Vec<T> sum[K + 1][V] = {};
         for (int q = start[m]; q < start[m + 1]; ++q) {
             const int64_t b = order[q];
             const T *values = block.values + b;
@@ -113,8 +113,8 @@ void weight_grad_tile(const Block<T, K> &block, bool residual, int cells, const 
             for (int v = 0; v < V; ++v) base[v] += values[(K + 1) * ROWS] * gradient[v];
         }
         for (int r = 0; r <= K; ++r)
-            for (int v = 0; v < V; ++v) store(row + r * W + v * L, sum[r][v]);
+            for (int v = 0; v < V; ++v) store(row + r * W + v * L, load(row + r * W + v * L) + sum[r][v]);
     }
     if (residual)
-        for (int v = 0; v < V; ++v) store(last + v * L, base[v]);
+        for (int v = 0; v < V; ++v) store(last + v * L, load(last + v * L) + base[v]);
 }

@@ -8,7 +8,7 @@
 #include <cmath>
 #include <cstdlib>
 
-#include "contract.h"
+#include "narrow.h"
 
 namespace {
 
@@ -72,7 +72,7 @@ template <typename T, int K> struct Primitives {
     const int64_t splines = p.grid_size + K, cells = p.grid_size + 2 * K;
     const int64_t row_blocks = ceil_div(p.rows, ROWS), input_blocks = ceil_div(p.inputs, INPUTS);
     const int threads = int(p.threads);
-    const bool residual = p.activation != NONE;
+    const bool residual = p.activation != NONE, narrow = is_narrow<T>(p, K);
     const Buffer<Cell<K>> table{p.uniform ? 0 : p.inputs * cells};  // of general knots
 
     void make_table() const {
@@ -85,20 +85,44 @@ template <typename T, int K> struct Primitives {
         for (int i = 0; i < inputs; ++i) evaluate<T, K>(p, table, block * ROWS, rows, i0 + i, blocks[i]);
     }
 
-    /* Coefficients [J, I, O] of input i into the tiles of `contract.h`. */
+    /* Coefficients of input i, [J, I, O] or those of a layer, into the tiles of `contract.h`. */
     void pack(int64_t i, T *to) const {
         const T *from = static_cast<const T *>(p.c) + i * p.outputs;
         for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
             T *tile = to + o * p.inputs * c_rows + i * c_rows * W;
             memset(tile, 0, c_rows * W * sizeof(T));
+            if (p.layer.weight) return pack_layer(i, o, W, tile);
             for (int64_t j = 0; j < splines + residual; ++j)
                 row_to_tile<T, W>(from + j * p.inputs * p.outputs, o, p.outputs, tile + (j < splines ? K + j : c_rows - 1) * W);
         });
     }
 
+    /* The same as tables of edges, [inputs][outputs], which follow the tiles. */
+    void pack_narrow(int64_t i, T *c) const {
+        T *tables = c + p.inputs * c_rows * width;
+        for (int64_t o = 0; narrow && o < p.outputs; ++o)
+            to_table<T>(c + i * c_rows * width, c_rows, o, tables + (i * p.outputs + o) * table_size<T>());
+    }
+
+    int64_t packed_size() const {
+        return p.inputs * (c_rows * width + (narrow ? p.outputs * table_size<T>() : 0));
+    }
+
+    const T *tables(const T *c, int64_t i) const { return c + p.inputs * c_rows * width + i * p.outputs * table_size<T>(); }
+
+    void pack_layer(int64_t i, int64_t o, int64_t W, T *tile) const {
+        auto of = [](const void *t) { return static_cast<const T *>(t); };
+        for (int64_t l = 0; l < min(W, p.outputs - o); ++l) {
+            const int64_t edge = (o + l) * p.inputs + i;
+            const T *w = of(p.layer.weight) + edge * splines, scale = p.layer.scaler ? of(p.layer.scaler)[edge] : T(1);
+            for (int64_t j = 0; j < splines; ++j) tile[(K + j) * W + l] = w[j] * scale;
+            if (residual) tile[(c_rows - 1) * W + l] = of(p.layer.base)[edge];
+        }
+    }
+
     int forward() const {
-        const Buffer<T> c(p.inputs * c_rows * width);
+        const Buffer<T> c(packed_size());
         bool failed = !table || !c;
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
@@ -112,7 +136,10 @@ template <typename T, int K> struct Primitives {
             if (!failed) {
                 make_table();
 #pragma omp for
-                for (int64_t i = 0; i < p.inputs; ++i) pack(i, c);
+                for (int64_t i = 0; i < p.inputs; ++i) {
+                    pack(i, c);
+                    pack_narrow(i, c);
+                }
 #pragma omp for schedule(dynamic)
                 for (int64_t block = 0; block < row_blocks; ++block) forward_rows(block, c, blocks, y);
             }
@@ -126,20 +153,38 @@ template <typename T, int K> struct Primitives {
         for (int64_t i0 = 0; i0 < p.inputs; i0 += INPUTS) {
             const int inputs = int(min(INPUTS, p.inputs - i0));
             evaluate_inputs(block, rows, i0, inputs, blocks);
+            if (narrow) {
+                forward_narrow<T, K>(rows, inputs, p.outputs, blocks, tables(c, i0), y);
+                continue;
+            }
             for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
                 const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
                 forward_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, y + o * ROWS);
             });
         }
         T *out = static_cast<T *>(p.out) + block * ROWS * p.outputs;
+        if (narrow) return transpose(y, p.outputs, ROWS, rows, out);
         for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
             for (int b = 0; b < rows; ++b) tile_to_row<T, W>(y + o * ROWS + b * W, o, p.outputs, out + b * p.outputs);
         });
     }
 
+    /* from [outputs][stride] to [count][outputs]. */
+    static void transpose(const T *from, int64_t outputs, int64_t stride, int count, T *to) {
+        for (int64_t o = 0; o < outputs; ++o)
+            for (int b = 0; b < count; ++b) to[b * outputs + o] = from[o * stride + b];
+    }
+
+    /* g [rows][outputs] as [outputs][ROWS], with zeros after the last row. */
+    void columns(const T *g, int rows, T *to) const {
+        memset(to, 0, p.outputs * ROWS * sizeof(T));
+        for (int64_t o = 0; o < p.outputs; ++o)
+            for (int b = 0; b < rows; ++b) to[o * ROWS + b] = g[b * p.outputs + o];
+    }
+
     int input_grad() const {
-        const Buffer<T> c(p.inputs * c_rows * width);
+        const Buffer<T> c(packed_size());
         bool failed = !table || !c;
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
@@ -153,7 +198,10 @@ template <typename T, int K> struct Primitives {
             if (!failed) {
                 make_table();
 #pragma omp for
-                for (int64_t i = 0; i < p.inputs; ++i) pack(i, c);
+                for (int64_t i = 0; i < p.inputs; ++i) {
+                    pack(i, c);
+                    pack_narrow(i, c);
+                }
 #pragma omp for schedule(dynamic)
                 for (int64_t block = 0; block < row_blocks; ++block) input_grad_rows(block, c, blocks, g, dx);
             }
@@ -164,18 +212,25 @@ template <typename T, int K> struct Primitives {
     void input_grad_rows(int64_t block, const T *c, Block<T, K> *blocks, T *g, T *dx) const {
         const int rows = int(min(ROWS, p.rows - block * ROWS));
         const T *from = static_cast<const T *>(p.g) + block * ROWS * p.outputs;
-        for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
-            constexpr int W = v.value * L;
-            for (int b = 0; b < rows; ++b) row_to_tile<T, W>(from + b * p.outputs, o, p.outputs, g + o * ROWS + b * W);
-        });
+        if (narrow)
+            columns(from, rows, g);
+        else
+            for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+                constexpr int W = v.value * L;
+                for (int b = 0; b < rows; ++b) row_to_tile<T, W>(from + b * p.outputs, o, p.outputs, g + o * ROWS + b * W);
+            });
         for (int64_t i0 = 0; i0 < p.inputs; i0 += INPUTS) {
             const int inputs = int(min(INPUTS, p.inputs - i0));
             evaluate_inputs(block, rows, i0, inputs, blocks);
-            memset(dx, 0, ROWS * INPUTS * sizeof(T));
-            for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
-                const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
-                input_grad_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, g + o * ROWS, dx);
-            });
+            if (narrow) {
+                input_grad_narrow<T, K>(rows, inputs, p.outputs, blocks, tables(c, i0), g, dx);
+            } else {
+                memset(dx, 0, ROWS * INPUTS * sizeof(T));
+                for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+                    const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
+                    input_grad_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, g + o * ROWS, dx);
+                });
+            }
             T *out = static_cast<T *>(p.out) + block * ROWS * p.inputs + i0;
             for (int b = 0; b < rows; ++b)
                 for (int i = 0; i < inputs; ++i) out[b * p.inputs + i] = dx[b * INPUTS + i];
@@ -190,7 +245,7 @@ template <typename T, int K> struct Primitives {
         bool failed = !table || !sums;
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
-            const Buffer<T> g(ROWS * width);
+            const Buffer<T> g(ROWS * (width + (narrow ? splines : 0)));
             const Buffer<Block<T, K>> block(1);
             const Buffer<int32_t> sorted(ROWS + cells + 2);
             if (!g || !block || !sorted) {
@@ -222,27 +277,32 @@ template <typename T, int K> struct Primitives {
         for (int64_t n = from; n < to; ++n) {
             const int rows = int(min(ROWS, p.rows - n * ROWS));
             const T *g = static_cast<const T *>(p.g) + n * ROWS * p.outputs;
-            if (width != p.outputs) {
+            if (narrow) {
+                columns(g, rows, g_buffer);
+            } else if (width != p.outputs) {
                 for (int b = 0; b < rows; ++b)
                     for (int64_t o = 0; o < width; ++o) g_buffer[b * width + o] = o < p.outputs ? g[b * p.outputs + o] : 0;
                 g = g_buffer;
             }
             for (int64_t i = i0; i < i0 + inputs; ++i) {
                 evaluate<T, K>(p, table, n * ROWS, rows, i, block);
-                sort_by_cell(block, rows, int(cells), start, order);
+                if (!narrow) sort_by_cell(block, rows, int(cells), start, order);
                 const bool nan = has_nan(block.values, rows);
                 for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
                     constexpr int W = v.value * L;
                     T *dc = sums + o * p.inputs * c_rows + i * c_rows * W;
                     if (nan)  // in one spline it is in all of them
                         for (int64_t l = K * W; l < (K + splines) * W; ++l) dc[l] = T(NAN);
-                    weight_grad_tile<T, K, v.value>(block, residual, int(cells), start, order, g + o, width, dc, c_rows);
+                    if (narrow)
+                        weight_grad_narrow<T, K>(block, rows, residual, int(splines), p.outputs, g_buffer, g_buffer + ROWS * width, dc, c_rows);
+                    else
+                        weight_grad_tile<T, K, v.value>(block, residual, int(cells), start, order, g + o, width, dc, c_rows);
                 });
             }
         }
     }
 
-    /* The sum of the parts for input i, to where it belongs in [J, I, O]. */
+    /* The sum of the parts for input i, to where it belongs in [J, I, O] or in a layer's gradients. */
     void unpack(int64_t i, int64_t parts, T *sums, int64_t size) const {
         for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
@@ -251,16 +311,39 @@ template <typename T, int K> struct Primitives {
                 T *total = tile + (j < splines ? K + j : c_rows - 1) * W;
                 for (int64_t part = 1; part < parts; ++part)
                     for (int l = 0; l < W; ++l) total[l] += total[part * size + l];
-                tile_to_row<T, W>(total, o, p.outputs, static_cast<T *>(p.out) + (j * p.inputs + i) * p.outputs);
+                if (!p.layer.weight)
+                    tile_to_row<T, W>(total, o, p.outputs, static_cast<T *>(p.out) + (j * p.inputs + i) * p.outputs);
             }
+            if (p.layer.weight) unpack_layer(i, o, W, tile);
         });
+    }
+
+    void unpack_layer(int64_t i, int64_t o, int64_t W, const T *tile) const {
+        const Layer &layer = p.layer;
+        for (int64_t l = 0; l < min(W, p.outputs - o); ++l) {
+            const int64_t edge = (o + l) * p.inputs + i;
+            const T scale = layer.scaler ? static_cast<const T *>(layer.scaler)[edge] : T(1);
+            const T *w = static_cast<const T *>(layer.weight) + edge * splines, *d = tile + K * W + l;
+            T total = 0;
+            for (int64_t j = 0; layer.d_scaler && j < splines; ++j) total += d[j * W] * w[j];
+            if (layer.d_scaler) static_cast<T *>(layer.d_scaler)[edge] = total;
+            for (int64_t j = 0; layer.d_weight && j < splines; ++j)
+                static_cast<T *>(layer.d_weight)[edge * splines + j] = d[j * W] * scale;
+            if (layer.d_base) static_cast<T *>(layer.d_base)[edge] = tile[(c_rows - 1) * W + l];
+        }
     }
 };
 
 template <typename T> int run(int op, int degree, const Problem &p) {
-    auto of_degree = [&](auto k) {
+    auto of_degree = [&](auto k) -> int {
         Primitives<T, k.value> primitives{p};
-        return op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad();
+        if (op == 3) {  // of a layer, whose polynomial is that of the next derivative
+            Problem slope = p;
+            slope.out = p.layer.d_x;
+            ++slope.deriv;
+            return (slope.out && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
+        }
+        return int(op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad());
     };
     switch (degree) {
     case 0: return of_degree(Constant<0>{});
@@ -277,7 +360,7 @@ template <typename T> int run(int op, int degree, const Problem &p) {
 
 }  // namespace
 
-/* op: 0 forward, 1 input_grad, 2 weight_grad. Returns 0, or 1 where memory ran out. */
+/* op: 0 forward, 1 input_grad, 2 weight_grad, 3 both gradients of a layer. Returns 0, or 1 where memory ran out. */
 extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Problem *problem) {
     return is_float64 ? run<double>(op, degree, *problem) : run<float>(op, degree, *problem);
 }

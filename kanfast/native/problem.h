@@ -11,6 +11,14 @@ template <typename T> struct Steps {
     T middle, step;
 };
 
+/* A layer's parameters [O, I, G + k], [O, I], [O, I] in the place of c, and the gradients that are wanted; all may be null
+ * but the weight. */
+struct Layer {
+    const void *weight, *base, *scaler;
+    void *d_x, *d_weight, *d_base, *d_scaler;
+    bool trained() const { return d_weight || d_base || d_scaler; }
+};
+
 /* As `kanfast.native` packs them: 64 bits each. Tensors are contiguous and of the dtype of the call. */
 struct Problem {
     int64_t rows, inputs, outputs;                      // B, I, O
@@ -19,6 +27,7 @@ struct Problem {
     const void *x, *scale, *c, *g, *residual, *grid;    // scale [B, I] or null
     const double *polynomial;                           // of silu: n + 1 powers, then n
     void *out;
+    Layer layer;                                        // null pointers where c [J, I, O] is given
 
     double knot(int64_t i, int64_t q, int64_t knots) const {
         return grid_is_float64 ? static_cast<const double *>(grid)[i * knots + q]

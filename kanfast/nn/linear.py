@@ -15,8 +15,9 @@ from torch.nn.utils import parametrize
 
 from kanfast import checks
 from kanfast import grid as grids
+from kanfast import layer as layers
 from kanfast.activations import Activation
-from kanfast.basis import MAX_DEGREE, Basis
+from kanfast.basis import MAX_DEGREE, Basis, shared_basis
 from kanfast.nn import resize
 from kanfast.nn import symbolic as symbols
 from kanfast.nn.residual import fused_name, make_residual
@@ -165,12 +166,46 @@ class KANLinear(nn.Module):
 
         Inputs without a live edge are not looked at.
         """
-        activation = self._fused_activation()
-        if activation is None:
-            y = self._fused(x, "none") + self._base(x)
-        else:
-            y = self._fused(x, activation)
+        y = self._in_one_call(x)
+        if y is None:
+            activation = self._fused_activation()
+            if activation is None:
+                y = self._fused(x, "none") + self._base(x)
+            else:
+                y = self._fused(x, activation)
         return y if self.symbolic is None else y + self.symbolic(x).to(y.dtype)
+
+    def _in_one_call(self, x: Tensor) -> Tensor | None:
+        """The layer by `kanfast.layer`, or None if it is not the usual case in eager mode.
+
+        Takes parameters and buffers from their dictionaries: as attributes of a module they cost
+        more than the evaluation of a small layer.
+        """
+        if self._backend not in ("auto", "native"):
+            return None
+        parameters, buffers = self._parameters, self._buffers
+        weight, base = parameters.get("spline_weight"), parameters.get("base_weight")
+        scaler, grid = parameters.get("spline_scaler"), buffers.get("grid")
+        activation = fused_name(self._modules.get("base_activation"))
+        if (
+            weight is None
+            or grid is None
+            or activation is None
+            or buffers.get("mask") is not None
+            or (scaler is None) == self.enable_standalone_scale_spline
+            or not (weight.requires_grad or base is None or not base.requires_grad)
+            or is_batchedtensor(grid)
+        ):
+            return None
+        if torch.compiler.is_compiling():
+            basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
+        else:
+            basis = shared_basis(
+                self.grid_size, self.spline_order, activation, self._is_uniform_now(grid)
+            )
+        if not layers.fits(x, weight, base, scaler, grid, basis):
+            return None
+        return layers.layer(x, weight, base, scaler, grid, basis)
 
     def _base(self, x: Tensor) -> Tensor:
         act, weight = self.base_activation, self.base_weight
@@ -424,11 +459,13 @@ class KANLinear(nn.Module):
     def _grid_is_uniform(self) -> bool:
         if is_batchedtensor(self.grid):
             return False  # inside vmap: kan_linear has to say what it can do
+        return self._uniform if torch.compiler.is_compiling() else self._is_uniform_now(self.grid)
+
+    def _is_uniform_now(self, grid: Tensor) -> bool:
         # Comparing identity and version costs no look at the values, so no wait for a GPU.
-        if not torch.compiler.is_compiling():
-            grid, version = self._looked_at
-            if grid is not self.grid or version != version_of(self.grid):
-                self.refresh_grid()
+        seen, version = self._looked_at
+        if grid is not seen or version != version_of(grid):
+            self.refresh_grid()
         return self._uniform
 
     def _initial_grid(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
