@@ -159,7 +159,9 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
 
 def demanding(op, basis, deriv, scaled):
     """Whether a call needs more registers than the common ones: training's three on a uniform
-    grid."""
+    grid, and of the input gradient, which fills the registers, those of SiLU and degree 2 or 3."""
+    if op == "input_grad" and (basis.activation != "silu" or basis.degree not in (2, 3)):
+        return True
     return not basis.uniform or scaled or deriv != (op == "input_grad")
 
 
