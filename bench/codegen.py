@@ -41,7 +41,7 @@ OPS = ("forward", "input_grad", "weight_grad")
 PRECISIONS = ("bfloat16", "float16", "tf32", "tf32x3", "ieee", "float64")
 KNOTS = ("uniform", "general")
 RESULTS = Path("bench/results/codegen.csv")
-RESOURCES = ("tensor", *sass.PIPES, "l2")
+RESOURCES = ("tensor", *sass.PIPES, "l2", "memory")
 COLUMNS = (
     "target", "op", "precision", "knots", "tile", "warps", "registers", "spills", "shared",
     "resident", "trips", "dots",
@@ -72,7 +72,8 @@ def launches(
 
 
 def work(op, a):
-    """(trips of the loop, multiply-adds, bytes read) of one program, from its arguments."""
+    """(trips of the innermost loop, of the one around it, multiply-adds, bytes read) of a program,
+    from its arguments."""
     block_b, block_i, block_o = (a[f"BLOCK_{axis}"] for axis in "BIO")
     residual = a["ACTIVATION"] != "none"
     x_bytes = block_b * block_i * a["x_ptr"].element_size()
@@ -83,30 +84,41 @@ def work(op, a):
         written = functions * block_i * block_o * a["out_ptr"].element_size()
         return (
             trips,
+            1,
             trips * functions * tile,
             trips * (x_bytes * (1 + a["HAS_SCALE"]) + g_bytes) + written,
         )
     parts = 2 if a["PRECISION"] == "tf32x3" else 1
     w_bytes = block_i * block_o * a["c_ptr"].element_size() * parts
     if op == "forward":
-        functions, trips = a["CHUNKS"] * a["CHUNK"] + a["TAIL"] + residual, -(-a["I"] // block_i)
+        functions, blocks = a["CHUNKS"] * a["CHUNK"] + a["TAIL"] + residual, -(-a["I"] // block_i)
         return (
-            trips,
-            trips * functions * tile,
-            trips * (functions * w_bytes + x_bytes * (1 + a["HAS_SCALE"])),
+            blocks * max(a["CHUNKS"], 1),
+            blocks,
+            blocks * functions * tile,
+            blocks * (functions * w_bytes + x_bytes * (1 + a["HAS_SCALE"])),
         )
     blocks = -(-a["O"] // block_o)
     functions = a["SPLINES"] + residual
     g_bytes = block_b * block_o * a["g_ptr"].element_size()
-    read = blocks * (functions * w_bytes + (1 + residual) * g_bytes) + 2 * x_bytes
-    return blocks * a["SPLINES"], blocks * functions * tile, read
+    read = blocks * (functions * w_bytes + g_bytes) + 2 * x_bytes
+    return blocks * a["SPLINES"], blocks, blocks * functions * tile, read
+
+
+def moved(launch):
+    """Bytes a launch moves between memory and the second-level cache if it moves each tensor
+    once."""
+    a = launch.arguments
+    unused = set() if a.get("HAS_SCALE") else {"s_ptr"}
+    tensors = [value for name, value in a.items() if name.endswith("_ptr") and name not in unused]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def trips_of(op, arguments, loops, trips):
-    """How often each loop runs. The input gradient has a first one, over blocks of outputs, for
+    """How often each loop runs. The input gradient has a second one, over blocks of outputs, for
     the residual."""
     if op == "input_grad" and loops == 2:
-        return [-(-arguments["O"] // min(64, arguments["BLOCK_O"])), trips]
+        return [trips, -(-arguments["O"] // min(64, arguments["BLOCK_O"]))]
     return [trips] * loops
 
 
@@ -137,28 +149,34 @@ def profile(op, launch):
     """(cycles by resource and in all, trips) of one program of a launch."""
     kernel, a = launch.kernel, launch.arguments
     code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
-    trips, multiply_adds, read = work(op, a)
-    inside = [range(*span) for span in code.loops]
-    outside = [
-        pair for n, pair in enumerate(code.instructions) if not any(n in span for span in inside)
-    ]
-    need = sass.cycles(outside, kernel.warps, kernel.target)
-    for span, times in zip(inside, trips_of(op, a, len(inside), trips), strict=True):
-        body = code.instructions[span.start : span.stop]
+    trips, outer, multiply_adds, read = work(op, a)
+    times = [1] * len(code.instructions)
+    for first, end in code.outer:
+        times[first:end] = [outer] * (end - first)
+    need: Counter[str] = Counter()
+    for (first, end), often in zip(
+        code.loops, trips_of(op, a, len(code.loops), trips), strict=True
+    ):
+        times[first:end] = [often] * (end - first)
+        exposed = sass.exposed(code.instructions[first:end])
+        need["exposed"] += often * exposed * kernel.warps / 4
+    for often in set(times):
+        body = [pair for pair, n in zip(code.instructions, times, strict=True) if n == often]
         for pipe, amount in sass.cycles(body, kernel.warps, kernel.target).items():
-            need[pipe] += times * amount
-        need["exposed"] += times * sass.exposed(body) * kernel.warps / 4
-        need["barriers"] += times * sum(name.startswith(("BAR", "s_barrier")) for name, _ in body)
+            need[pipe] += often * amount
+        need["barriers"] += often * sum(name.startswith(("BAR", "s_barrier")) for name, _ in body)
     rate, repeats = rate_of(a["PRECISION"], kernel.target)
     need["tensor"] = multiply_adds * repeats / rate
     need["l2"] = read / sass.RATES[kernel.target]["l2"]
+    share = moved(launch) / math.prod(launch.programs)
+    need["memory"] = share / sass.RATES[kernel.target]["memory"]
     return need, trips
 
 
-def row_of(target, op, precision, knots, *, width=512, rows=65536):
-    """The table's row of one call: G = 5, k = 3, SiLU; the input gradient is the forward's, of
-    order 1."""
-    basis = Basis(5, 3, "silu", knots == "uniform")
+def row_of(target, op, precision, knots, *, rows=65536, inputs=512, outputs=512, grid_size=5):
+    """The table's row of one call: k = 3, SiLU; the input gradient is the forward's, of order
+    1."""
+    basis = Basis(grid_size, 3, "silu", knots == "uniform")
     done = launches(
         target,
         op,
@@ -166,8 +184,8 @@ def row_of(target, op, precision, knots, *, width=512, rows=65536):
         basis,
         int(op == "input_grad"),
         rows=rows,
-        inputs=width,
-        outputs=width,
+        inputs=inputs,
+        outputs=outputs,
     )
     main = [launch for launch in done if launch.kernel.name == f"{op}_kernel"]
     total, bound = Counter(), 0.0
@@ -216,7 +234,10 @@ def main(argv=None):
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
     parser.add_argument("--knots", nargs="+", choices=KNOTS, default=KNOTS)
-    parser.add_argument("--width", type=int, default=512, help="I and O of the layer")
+    parser.add_argument("--rows", type=int, default=65536, help="the batch")
+    parser.add_argument("--inputs", type=int, default=512)
+    parser.add_argument("--outputs", type=int, default=512)
+    parser.add_argument("--grid-size", type=int, default=5)
     parser.add_argument(
         "--csv", type=Path, help=f"write the table there (the committed one: {RESULTS})"
     )
@@ -229,20 +250,29 @@ def main(argv=None):
     parser.add_argument(
         "--json", action="store_true", help="--check prints every kernel as a line of JSON"
     )
+    parser.add_argument(
+        "--step", action="store_true", help="predict a training step against an MLP's instead"
+    )
     options = parser.parse_args(argv)
     chosen = options.targets, options.ops, options.precisions, options.knots
     if options.check:
         from . import fit
 
         return fit.check(fit.cases(*chosen, options.wide), wide=options.wide, as_json=options.json)
+    if options.step:
+        from . import step
+
+        step.show(options.targets, options.precisions, options.rows)
+        return 0
     print(
         "A model of one SM from counted instructions: no latency, no bank conflicts. "
         "Cycles per trip of the loop."
     )
     print(show({column: column for column in COLUMNS}))
     table = []
+    shape = {name: getattr(options, name) for name in ("rows", "inputs", "outputs", "grid_size")}
     for case in itertools.product(*chosen):
-        table.append(row_of(*case, width=options.width))
+        table.append(row_of(*case, **shape))
         print(show(table[-1]), flush=True)
     if options.csv:
         options.csv.parent.mkdir(parents=True, exist_ok=True)

@@ -16,21 +16,21 @@ from collections import Counter
 from dataclasses import dataclass
 
 # Multiply-adds of a dot by precision: 16 bits, tf32, float32, float64; lanes of the vector units
-# for FMA, integer and comparison, special functions, float64; bytes from L2.
-_UNITS = ("16", "tf32", "ieee", "float64", "fma", "alu", "mufu", "fp64", "l2")
+# for FMA, integer and comparison, special functions, float64; bytes from L2 and from memory.
+_UNITS = ("16", "tf32", "ieee", "float64", "fma", "alu", "mufu", "fp64", "l2", "memory")
 _RATES = {
-    # [A] 312 / 156 / 19.5 TFLOPS, 108 SMs at 1.41 GHz; L2 0.7 of 5120 bytes a cycle [A].
-    "sm_80": (1024, 512, 64, 64, 64, 64, 16, 32, 33),
-    # RTX A6000 data sheet (GeForce cards have half of it with float32 accumulation).
-    "sm_86": (512, 256, 128, 2, 128, 64, 16, 2, 16),
-    # L40S data sheet.
-    "sm_89": (512, 256, 128, 2, 128, 64, 16, 2, 16),
-    # [H] 989 / 495 / 67 TFLOPS, 132 SMs at 1.83 GHz; L2 5.5 to 7 TB/s [M].
-    "sm_90": (2048, 1024, 128, 128, 128, 64, 16, 64, 30),
-    # [B] 2250 / 1125 / 40 TFLOPS, 148 SMs at 1.85 GHz.
-    "sm_100": (4096, 2048, 128, 64, 128, 64, 16, 64, 30),
-    # [C] 1307 / 653 / 163 / 163 TFLOPS, 304 CUs at 2.1 GHz; L2 2 KB a cycle and 38 CUs.
-    "gfx942": (1024, 512, 128, 128, 64, 64, 16, 64, 54),
+    # [A] 312 / 156 / 19.5 TFLOPS, 2.04 TB/s, 108 SMs at 1.41 GHz; L2 0.7 of 5120 bytes a cycle [A].
+    "sm_80": (1024, 512, 64, 64, 64, 64, 16, 32, 33, 13.4),
+    # RTX A6000 data sheet, 768 GB/s, 84 SMs at 1.8 GHz (GeForce cards: half of its tensor rates).
+    "sm_86": (512, 256, 128, 2, 128, 64, 16, 2, 16, 5.1),
+    # L40S data sheet, 864 GB/s, 142 SMs at 2.52 GHz.
+    "sm_89": (512, 256, 128, 2, 128, 64, 16, 2, 16, 2.4),
+    # [H] 989 / 495 / 67 TFLOPS, 3.35 TB/s, 132 SMs at 1.83 GHz; L2 5.5 to 7 TB/s [M].
+    "sm_90": (2048, 1024, 128, 128, 128, 64, 16, 64, 30, 13.9),
+    # [B] 2250 / 1125 / 40 TFLOPS, 8 TB/s, 148 SMs at 1.85 GHz.
+    "sm_100": (4096, 2048, 128, 64, 128, 64, 16, 64, 30, 29.2),
+    # [C] 1307 / 653 / 163 / 163 TFLOPS, 5.3 TB/s, 304 CUs at 2.1 GHz; L2 2 KB a cycle and 38 CUs.
+    "gfx942": (1024, 512, 128, 128, 64, 64, 16, 64, 54, 8.3),
 }
 RATES = {target: dict(zip(_UNITS, row, strict=True)) for target, row in _RATES.items()}
 SHARED_BYTES = 128  # a cycle, all of them [G], [C]
@@ -69,11 +69,12 @@ _CONTROL = {
 
 @dataclass(frozen=True)
 class Code:
-    """A kernel's machine code: instructions (opcode, operands) and the spans of its innermost
-    tensor-core loops."""
+    """A kernel's machine code: instructions (opcode, operands), the spans of its innermost
+    tensor-core loops, and those of the loops around them."""
 
     instructions: list[tuple[str, str]]
     loops: list[tuple[int, int]]  # [first, last + 1)
+    outer: list[tuple[int, int]]
 
     def count(self, opcode: str) -> int:
         return sum(op.split(".")[0] == opcode for op, _ in self.instructions)
@@ -103,7 +104,14 @@ def parse(text: str, amd: bool) -> Code:
     end = max(
         (n for n, (name, _) in enumerate(code) if name in ("EXIT", "s_endpgm")), default=len(code)
     )
-    return Code(code[:end], _innermost(code, [span for span in spans if span[1] <= end]))
+    spans = [span for span in spans if span[1] <= end]
+    loops = _innermost(code, spans)
+    outer = [span for span in spans if span not in loops and any(_within(l, span) for l in loops)]
+    return Code(code[:end], loops, outer)
+
+
+def _within(span: tuple[int, int], other: tuple[int, int]) -> bool:
+    return other[0] <= span[0] and span[1] <= other[1]
 
 
 def _innermost(code: list[tuple[str, str]], spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
@@ -118,9 +126,7 @@ def _innermost(code: list[tuple[str, str]], spans: list[tuple[int, int]]) -> lis
     any_mma = any(work(span) >= 1000 for span in spans)
     found = [span for span in spans if work(span) >= (1000 if any_mma else 64)]
     return [
-        span
-        for span in found
-        if not any(span[0] <= other[0] and other[1] <= span[1] and other != span for other in found)
+        span for span in found if not any(_within(other, span) and other != span for other in found)
     ]
 
 
@@ -184,13 +190,13 @@ def _amd(op: str, warps: int, rate: dict[str, int], need: Counter[str]) -> None:
         need["lsu"] += lanes * width * (2 if "2st64" in op else 1) / SHARED_BYTES
 
 
-def exposed(instructions: list[tuple[str, str]]) -> int:
-    """Instructions between the wait for a warp-group dot and the next one: the tensor core stands
-    still if all warps go in step and no other program shares the SM."""
-    total, open_since = 0, None
-    for n, (op, operands) in enumerate(instructions):
+def exposed(loop: list[tuple[str, str]]) -> int:
+    """Instructions of a trip between the wait for a warp-group dot and the next one: the tensor
+    core stands still if all warps go in step and no other program shares the SM."""
+    total, waited = 0, None
+    for n, (op, operands) in enumerate(loop + loop):  # round once: the next dot may be the first
         if op.startswith("WARPGROUP.DEPBAR") and "0x0" in operands:
-            open_since = n
-        elif op.startswith("HGMMA") and open_since is not None:
-            total, open_since = total + n - open_since, None
+            waited = n
+        elif op.startswith("HGMMA") and waited is not None:
+            total, waited = total + (n - waited if n >= len(loop) else 0), None
     return total

@@ -8,27 +8,6 @@ from . import basis, launch, pack, runtime
 
 
 @triton.jit
-def _product(
-    g_block, g_row, mask_b, stride_go, O, c_block, c_row, mask_c, stride_part, stride_co, O_PADDED,
-    TYPE: tl.constexpr, PRECISION: tl.constexpr, INTERPRETED: tl.constexpr,
-    BLOCK_B: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
-):  # fmt: skip
-    """[BLOCK_I, BLOCK_B]: sum_o c[i, o] g[b, o] over all outputs, for one function."""
-    acc = tl.zeros([BLOCK_I, BLOCK_B], TYPE)
-    o = tl.arange(0, BLOCK_O)
-    w_tile = c_row + o[None, :] * stride_co
-    for o0 in range(0, O_PADDED, BLOCK_O):
-        g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
-        g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
-        mask_w = mask_c & (o0 + o < O_PADDED)[None, :]
-        w = runtime.load_parts(
-            c_block + o0 * stride_co + w_tile, stride_part, mask_w, PRECISION, INTERPRETED
-        )
-        acc = runtime.dot(w, runtime.parts(g, PRECISION, INTERPRETED), acc, PRECISION)
-    return acc
-
-
-@triton.jit
 def input_grad_kernel(
     g_ptr,  # [B, O]
     x_ptr,  # [B, I]
@@ -63,46 +42,46 @@ def input_grad_kernel(
     BLOCK_O: tl.constexpr,
 ):
     """One program: one tile [BLOCK_I, BLOCK_B] of dx, transposed. A tile of g stays in shared
-    memory while the coefficients of one basis after the other pass by; each product is weighted
-    with its basis at x and added."""
+    memory while the coefficients of one function after the other pass by; each product is weighted
+    with its function at x and added.
+
+    The tiles of x, of the sum and of the product fill the registers. So what is cheap to make is
+    made anew where it is used, in terms of a zero of which the compiler does not know that it is
+    one; else it would be held, and spilled, through all of the loop.
+    """
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
     first_i, first_b = tl.program_id(1) * BLOCK_I, tl.program_id(0).to(tl.int64) * BLOCK_B
     row, column = tl.arange(0, BLOCK_I)[:, None], tl.arange(0, BLOCK_B)[None, :]
-    i = first_i + row
-    mask_i, mask_b = i < I, column < B - first_b
-    mask_x = mask_i & mask_b
-    # Within a tile offsets fit in 32 bits (the launcher sees to it): fewer registers than pointers.
-    g_block = g_ptr + first_b * stride_gb
-    g_row = column * stride_gb
+    i, rows = first_i + row, tl.minimum(B - first_b, BLOCK_B).to(tl.int32)
+    mask_i = i < I
     c_block = c_ptr + first_i.to(tl.int64) * stride_ci
-    c_row = row * stride_ci
-    mask_c = i < I_PADDED
 
+    # Within a tile offsets fit in 32 bits (the launcher sees to it): fewer registers than pointers.
     x_tile = x_ptr + first_b * stride_xb + (column * stride_xb + i * stride_xi)
-    x = tl.load(x_tile, mask=mask_x, other=0.0).to(TYPE)
+    x = tl.load(x_tile, mask=mask_i & (column < rows), other=0.0).to(TYPE)
     factor = basis.input_factor(i, mask_i, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV) * CONSTANT
-    out = x * 0.0 if KEEP_NAN else tl.zeros([BLOCK_I, BLOCK_B], TYPE)
-    if ACTIVATION != "none":
-        acc = _product(
-            g_block, g_row, mask_b, stride_go, O,
-            c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj, c_row, mask_c,
-            stride_part, stride_co, O_PADDED,
-            TYPE, PRECISION, INTERPRETED, BLOCK_B, BLOCK_I, min(BLOCK_O, 64),
-        )  # fmt: skip
-        out += basis.residual(x, ACTIVATION, DERIV) / factor * acc
-    if SPLINES > 0:
-        for o0 in range(0, O_PADDED, BLOCK_O):
-            o = tl.arange(0, BLOCK_O)
-            g_tile = g_block + tl.cast(o0, tl.int64) * stride_go + (g_row + o[:, None] * stride_go)
-            g = tl.load(g_tile, mask=mask_b & (o0 + o < O)[:, None], other=0.0)
-            g = runtime.parts(g, PRECISION, INTERPRETED)
-            w_tile = c_row + o[None, :] * stride_co
-            mask_w = mask_c & (o0 + o < O_PADDED)[None, :]
-            # From basis 0, in terms of o0: or Triton would hold the state of the start through all
-            # of the loop.
-            zero = tl.minimum(o0, 0)
+    out = tl.zeros([BLOCK_I, BLOCK_B], TYPE)
+    if KEEP_NAN or not UNIFORM:  # a sweep over general knots makes NaN a number
+        out = tl.where(x == x, out, x)
+    state = (x, x)
+    if UNIFORM or SPLINES > 0:
+        state = basis.start(x, i, mask_i, grid_ptr, 0, I, UNIFORM, G, DEGREE, DERIV)
+    for o0 in tl.range(0, O_PADDED, BLOCK_O, disable_licm=True):
+        # Triton needs a barrier before it overwrites g. Here it does not keep all of the new tile
+        # waiting in registers, as one between its loads and its stores would.
+        tl.debug_barrier()
+        zero = tl.minimum(o0, 0)
+        o, b = tl.arange(0, BLOCK_O), column + zero
+        g_block = g_ptr + (first_b + zero) * stride_gb + tl.cast(o0, tl.int64) * stride_go
+        g_tile = g_block + (b * stride_gb + o[:, None] * stride_go)
+        g = tl.load(g_tile, mask=(b < rows) & (o0 + o < O)[:, None], other=0.0)
+        g = runtime.parts(g, PRECISION, INTERPRETED)
+        w_tile = (row + zero) * stride_ci + o[None, :] * stride_co
+        mask_w = (i + zero < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+        if SPLINES > 0 and not UNIFORM:
             state = basis.start(x, i, mask_i, grid_ptr, zero, I, UNIFORM, G, DEGREE, DERIV)
+        if SPLINES > 0:
             for j in range(SPLINES):
                 w_block = c_block + tl.cast(j, tl.int64) * stride_cj + o0 * stride_co
                 w = runtime.load_parts(
@@ -113,10 +92,24 @@ def input_grad_kernel(
                     state = basis.laid_out_like(product, state, j < SPLINES)
                 state = basis.advance(state, j, i, mask_i, grid_ptr, I, UNIFORM, G, DEGREE, DERIV)
                 out += state[0] * product
-    out *= factor
-    tl.store(
-        out_ptr + first_b * I + (column * I + i), out.to(out_ptr.dtype.element_ty), mask=mask_x
-    )
+        # Not before the loop: Triton lays a product out otherwise if more products follow.
+        if ACTIVATION != "none":
+            zero = tl.minimum(o0 + BLOCK_O, 0)
+            w_tile = (row + zero) * stride_ci + o[None, :] * stride_co
+            mask_w = (i + zero < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+            w_block = c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj + o0 * stride_co
+            w = runtime.load_parts(w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED)
+            product = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
+            held, origin = basis.argument(
+                state, x, i + zero, mask_i, grid_ptr, UNIFORM, G, DEGREE, DERIV
+            )
+            f = basis.residual(runtime.after(held, product, zero) + origin, ACTIVATION, DERIV)
+            out += f * product * (1.0 / factor)
+    zero = tl.minimum(O_PADDED, 0)
+    i, b = i + zero, column + zero
+    out_tile = out_ptr + first_b * I + (b * I + i)
+    out = (out * factor).to(out_ptr.dtype.element_ty)
+    tl.store(out_tile, out, mask=(i < I) & (b < rows))
 
 
 def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):

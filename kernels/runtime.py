@@ -66,6 +66,15 @@ def narrow(tensor: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
 
 
 @triton.jit
+def after(tile, other, zero):
+    """tile, to be used once other is there: or the assembler computes what depends on it early and
+    runs out of registers. zero: an integer 0 that no compiler knows to be one."""
+    INT: tl.constexpr = tl.int64 if tile.dtype == tl.float64 else tl.int32
+    nothing = other.to(INT, bitcast=True) & zero.to(INT)
+    return (tile.to(INT, bitcast=True) | nothing).to(tile.dtype, bitcast=True)
+
+
+@triton.jit
 def round_to_tf32(a, TRUNCATE: tl.constexpr, FINITE: tl.constexpr):
     """Nearest tf32; infinities and NaN stay unless all are FINITE. Tensor cores truncate by
     themselves."""

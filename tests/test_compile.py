@@ -69,6 +69,29 @@ def test_what_the_table_picks_fits_its_target(target, op):
     assert not wrong, "\n".join(wrong)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32x3"])
+def test_a_layer_takes_at_most_three_launches_forward_and_five_backward(precision):
+    """Counted by compiling for a GPU that is not here, with uniform knots."""
+    code = f"""
+from bench import codegen
+from kanfast.basis import Basis
+count = lambda op, n: len(codegen.launches("sm_90", op, {precision!r}, Basis(5, 3, "silu"), n))
+print(count("forward", 0), count("input_grad", 1) + count("weight_grad", 0))
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    forward, backward = map(int, run.stdout.split())
+    assert 1 <= forward <= 3
+    assert 2 <= backward <= 5
+
+
 @pytest.mark.parametrize("group", launch.TILES)
 def test_the_table_has_every_operation_and_precision(group):
     wanted = set(itertools.product(codegen.OPS, set(codegen.PRECISIONS) - {"float16"}))

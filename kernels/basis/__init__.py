@@ -39,6 +39,22 @@ def advance(
 
 
 @triton.jit
+def argument(
+    state, x, i, mask, grid_ptr,
+    UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,
+):  # fmt: skip
+    """(tile, origin), whose sum is x: of what the state holds, where x itself would take registers.
+
+    Where it cannot be had back, on general knots far from all of them, only the residual itself
+    needs x: its derivatives do not change there any more.
+    """
+    if UNIFORM:
+        return state[1], uniform.middle(i, mask, grid_ptr, state[1].dtype, G, DEGREE)
+    else:
+        return (x if DERIV == 0 else state[1]), tl.zeros(i.shape, x.dtype)
+
+
+@triton.jit
 def laid_out_like(tile, state, always):
     """The state, spread over the threads as the tile is.
 

@@ -9,21 +9,31 @@ from . import tables
 @triton.jit
 def _horner(x, POLY: tl.constexpr):
     """sum_n POLY[n] x^n."""
-    f = x * 0.0 + POLY[len(POLY) - 1]
+    f = x * POLY[len(POLY) - 1]
     for n in tl.static_range(1, len(POLY)):
-        f = f * x + POLY[len(POLY) - 1 - n]
+        if POLY[len(POLY) - 1 - n] != 0.0:
+            f += POLY[len(POLY) - 1 - n]
+        if n < len(POLY) - 1:
+            f *= x
     return f
 
 
 @triton.jit
 def _sigmoid(x, DERIV: tl.constexpr):
-    """The polynomials in q = s r, r = sigmoid(-x), keep their digits where s is near 1."""
-    s = 1.0 / (1.0 + tl.exp(-x))
+    """Polynomials in q = s r, r = sigmoid(-x), keep their digits where s is near 1.
+
+    Of the two the larger is 1 / (1 + e) with e = exp(-|x|), the other e times that: one exponential
+    and one division, and nothing overflows.
+    """
+    e = tl.exp(-tl.abs(x))
+    larger = 1.0 / (1.0 + e)
     if DERIV == 0:
-        return s
-    r = 1.0 / (1.0 + tl.exp(x))
-    f = _horner(s * r, tables.sigmoid_derivative(DERIV))
-    return f if DERIV % 2 == 1 else f * (r - s)
+        return tl.where(x < 0.0, e * larger, larger)
+    f = _horner(e * larger * larger, tables.sigmoid_derivative(DERIV))
+    if DERIV % 2 == 1:
+        return f
+    difference = (1.0 - e) * larger  # |r - s|
+    return f * tl.where(x < 0.0, difference, -difference)
 
 
 @triton.jit
@@ -54,7 +64,7 @@ def value(x, ACTIVATION: tl.constexpr, DERIV: tl.constexpr):
     """The DERIV-th derivative of the activation at x; the shape and dtype of x."""
     if ACTIVATION == "silu":  # (x s)^(n) = x s^(n) + n s^(n-1)
         if DERIV == 0:
-            return x * _sigmoid(x, 0)
+            return x / (1.0 + tl.exp(-x))
         return x * _sigmoid(x, DERIV) + DERIV * _sigmoid(x, DERIV - 1)
     elif ACTIVATION == "sigmoid":
         return _sigmoid(x, DERIV)

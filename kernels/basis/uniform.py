@@ -20,13 +20,25 @@ from . import tables
 def start(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
     """State of a sweep from any basis: (-, x - mid, 1/h).
 
-    x: a tile; i, mask: input indices, broadcastable against x; grid_ptr: [I, G + 2k + 1], of which
-    only the ends of the grid proper, t_k and t_{G+k}, are read.
+    x: a tile; i, mask: input indices, broadcastable against x; grid_ptr: [I, G + 2k + 1].
     """
-    row = i.to(tl.int64) * (G + 2 * DEGREE + 1)
-    lo = tl.load(grid_ptr + row + DEGREE, mask=mask, other=0.0).to(x.dtype)
-    hi = tl.load(grid_ptr + row + (DEGREE + G), mask=mask, other=1.0).to(x.dtype)
+    lo, hi = _ends(i, mask, grid_ptr, x.dtype, G, DEGREE)
     return x, x - 0.5 * (lo + hi), G / (hi - lo)
+
+
+@triton.jit
+def middle(i, mask, grid_ptr, dtype: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr):
+    """mid of the inputs i."""
+    lo, hi = _ends(i, mask, grid_ptr, dtype, G, DEGREE)
+    return 0.5 * (lo + hi)
+
+
+@triton.jit
+def _ends(i, mask, grid_ptr, dtype: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr):
+    """The ends of the grid proper, t_k and t_{G+k}: nothing else is read."""
+    row = grid_ptr + i.to(tl.int64) * (G + 2 * DEGREE + 1)
+    lo = tl.load(row + DEGREE, mask=mask, other=0.0).to(dtype)
+    return lo, tl.load(row + (DEGREE + G), mask=mask, other=1.0).to(dtype)
 
 
 @triton.jit
@@ -35,7 +47,8 @@ def advance(state, j, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr
     if DERIV == DEGREE or (DERIV > 0 and DEGREE > 5):
         f = _differences(state[1], state[2], j - (G + DEGREE - 1) * 0.5, DEGREE, DERIV)
     else:
-        f = _spline(state[1] * state[2] - (j - (G + DEGREE - 1) * 0.5), DEGREE, DERIV)
+        u = tl.fma(state[1], state[2], tl.cast((G + DEGREE - 1) * 0.5 - j, state[1].dtype))
+        f = _spline(u, DEGREE, DERIV)
     return f, state[1], state[2]
 
 
@@ -50,9 +63,7 @@ def input_factor(
     DERIV: tl.constexpr,
 ):
     """h^-n of the inputs i."""
-    row = i.to(tl.int64) * (G + 2 * DEGREE + 1)
-    lo = tl.load(grid_ptr + row + DEGREE, mask=mask, other=0.0).to(dtype)
-    hi = tl.load(grid_ptr + row + (DEGREE + G), mask=mask, other=1.0).to(dtype)
+    lo, hi = _ends(i, mask, grid_ptr, dtype, G, DEGREE)
     inv_h = G / (hi - lo)
     factor = inv_h
     for _ in tl.static_range(DERIV - 1):
