@@ -74,8 +74,7 @@ TILES = {
     "tcgen05": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
         ("forward", "float64", "demanding"): (32, 16, 32, 4, 1, 8),
-        ("forward", "ieee"): (128, 16, 64, 8, 2, 8),
-        ("forward", "ieee", "demanding"): (64, 16, 64, 8, 2, 8),
+        ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
         ("forward", "tf32x3"): (128, 16, 64, 8, 2, 0),
         ("forward", "tf32"): (128, 32, 128, 8, 2, 0),
         ("forward", "tf32", "demanding"): (128, 16, 128, 8, 2, 0),

@@ -19,6 +19,16 @@ def _horner(x, POLY: tl.constexpr):
 
 
 @triton.jit
+def _negative(x):
+    """Whether the sign bit is set.
+
+    Comparisons of widened 16-bit floats are narrowed by the compiler to packed 16-bit ones, which
+    not all tools that check compiled code know; those of integers are not.
+    """
+    return x.to(tl.int64 if x.dtype == tl.float64 else tl.int32, bitcast=True) < 0
+
+
+@triton.jit
 def _sigmoid(x, DERIV: tl.constexpr):
     """Polynomials in q = s r, r = sigmoid(-x), keep their digits where s is near 1.
 
@@ -28,12 +38,12 @@ def _sigmoid(x, DERIV: tl.constexpr):
     e = tl.exp(-tl.abs(x))
     larger = 1.0 / (1.0 + e)
     if DERIV == 0:
-        return tl.where(x < 0.0, e * larger, larger)
+        return tl.where(_negative(x), e * larger, larger)
     f = _horner(e * larger * larger, tables.sigmoid_derivative(DERIV))
     if DERIV % 2 == 1:
         return f
     difference = (1.0 - e) * larger  # |r - s|
-    return f * tl.where(x < 0.0, difference, -difference)
+    return f * tl.where(_negative(x), difference, -difference)
 
 
 @triton.jit
@@ -42,7 +52,7 @@ def _tanh(x, DERIV: tl.constexpr):
         return _sigmoid(2.0 * x, DERIV) * 2.0 ** (DERIV + 1)
     e = tl.exp(-2.0 * tl.abs(x))
     t = (1.0 - e) / (1.0 + e)
-    return tl.where(x < 0.0, -t, t)
+    return tl.where(_negative(x), -t, t)
 
 
 @triton.jit
@@ -74,7 +84,7 @@ def value(x, ACTIVATION: tl.constexpr, DERIV: tl.constexpr):
         return _gelu(x, DERIV)
     elif ACTIVATION == "relu":
         if DERIV == 0:
-            return tl.where(x < 0.0, 0.0, x)
+            return tl.where(_negative(x), 0.0, x)
         elif DERIV == 1:
             return tl.where(x > 0.0, 1.0, 0.0).to(x.dtype)
         return x * 0.0
