@@ -36,6 +36,11 @@ _FREE: dict[Search, tuple[bool, bool, bool]] = {
 """Which of a, b, c are searched; the others are made up for by c and d."""
 
 
+def is_free(function: SymbolicFunction) -> tuple[bool, bool, bool]:
+    """Whether a, b and c of the function are searched."""
+    return _FREE[function.search]
+
+
 @dataclass
 class Batch:
     """K networks of the same widths; float64 on the CPU.
@@ -115,7 +120,7 @@ class Batch:
 
     def free(self) -> Tensor:
         """[K, P], which parameters are searched; P as in `parameters`."""
-        lookup = torch.tensor([*(_FREE[f.search] for f in self.functions), (False,) * 3])
+        lookup = torch.tensor([*map(is_free, self.functions), (False,) * 3])
         parts = []
         for l, (table, shifts) in enumerate(zip(self.tables, self.shifts, strict=True)):
             parts.append(lookup[table].flatten(1))  # NONE is the last row

@@ -24,10 +24,11 @@ import sympy
 
 from kanfast.explain import networks
 from kanfast.explain.batch import Batch
-from kanfast.explain.finish import Attempt, Names, finish
+from kanfast.explain.finish import Attempt, finish
+from kanfast.explain.names import Names
 from kanfast.explain.problem import Problem, distinct, problem_of
 from kanfast.explain.report import Explanation
-from kanfast.explain.search import Ranking, search
+from kanfast.explain.search import EXACT, Ranking, search
 from kanfast.explain.start import guesses
 from kanfast.interpret.dataset import Dataset, check_dataset
 from kanfast.interpret.progress import progress
@@ -128,7 +129,7 @@ def _is_good(ranking: Ranking, problem: Problem, least: float) -> bool:
     """The best formula is exact, or as good as the best network."""
     error = ranking.errors[0].item()
     relative = least / problem.std.square().mean().item()
-    return error < 10 * problem.floor or error <= _AS_GOOD * relative
+    return error < EXACT * problem.floor or error <= _AS_GOOD * relative
 
 
 def _reporter(show: Show, size: int) -> Callable[[Ranking], None]:

@@ -6,9 +6,8 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import sympy
 import torch
 from torch import Tensor
 
@@ -16,15 +15,16 @@ from kanfast.explain.batch import NONE, Batch
 from kanfast.explain.constants import simplified
 from kanfast.explain.marquardt import fit
 from kanfast.explain.moves import substitutes
+from kanfast.explain.names import Names
 from kanfast.explain.problem import Problem
 from kanfast.explain.report import Accuracy, Alternative, Explanation
 from kanfast.explain.score import free_parameters
-from kanfast.explain.search import THIN, Ranking, ranked
+from kanfast.explain.search import EXACT, THIN, Ranking, ranked
 from kanfast.explain.tidy import tidied
+from kanfast.explain.units import in_units, inverse
 from kanfast.interpret.dataset import Dataset
 from kanfast.nn import symbolic as symbols
-from kanfast.symbolic.expressions import snap
-from kanfast.symbolic.formula import Formula, SymbolicLayer, compose
+from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.library import Library, default_library
 from kanfast.symbolic.select import Candidate, EdgeReport
@@ -32,10 +32,10 @@ from kanfast.symbolic.select import Candidate, EdgeReport
 if TYPE_CHECKING:
     from kanfast.nn.kan import KAN
 
-_SNAP = 1e-11  # what constants of a formula are off by that are simple numbers
 _MOST_DIGITS = 6
 _SHARE = 0.01  # of the labels' deviation, that rounding may add to the error
 _ALTERNATIVES = 6
+_SAME = 1e-6  # formulas that differ by less of the labels' deviation are the same
 _CANDIDATES = 5
 _ROWS = 1000  # of the edges' reports
 
@@ -46,45 +46,6 @@ class Attempt:
 
     ranking: Ranking
     network: KAN
-
-
-class Names:
-    """How formulas are written: their variables, and what the network was fed with.
-
-    Raises:
-        ValueError: as `kanfast.symbolic.compose`.
-    """
-
-    def __init__(
-        self,
-        model: KAN,
-        var: Sequence[str | sympy.Symbol] | None,
-        normalizer: Any,
-        output_normalizer: Any,
-    ) -> None:
-        mask = model.input_mask
-        self.features = model.width[0] if mask is None else len(mask)
-        self.inputs = model.input_id.tolist()
-        self.var = var
-        self.moments = _moments(normalizer), _moments(output_normalizer)
-        self.compose([SymbolicLayer(self.features, model.width[-1], {})])
-
-    def formula(self, batch: Batch, k: int = 0) -> Formula:
-        """Network k, with simple numbers exact."""
-        first, *others = batch.layers(k)
-        edges = {(o, self.inputs[i]): edge for (o, i), edge in first.edges.items()}
-        first = SymbolicLayer(self.features, first.subnodes, edges, subnode_bias=first.subnode_bias)
-        found = self.compose([first, *others])
-        outputs = tuple(snap(output, _SNAP) for output in found.outputs)
-        return Formula(outputs, found.inputs, found.functions)
-
-    def compose(self, layers: Sequence[SymbolicLayer]) -> Formula:
-        """The formula of layers from all features."""
-        normalizer, output_normalizer = (
-            None if moments is None else (moments[0].tolist(), moments[1].tolist())
-            for moments in self.moments
-        )
-        return compose(layers, self.var, normalizer=normalizer, output_normalizer=output_normalizer)
 
 
 def finish(
@@ -99,87 +60,67 @@ def finish(
     """The report on the best formula of all attempts."""
     attempt = min(attempts, key=lambda a: a.ranking.scores[0].item())
     ranking = attempt.ranking
-    taken, fixed = tidied(_in_units(ranking.batch.take([0]), problem))
-    simple = simplified(taken, fixed, problem.x, problem.labels, problem.std, problem.floor)
+    simple = _simple(ranking.batch.take([0]), problem, names)
     formula = names.formula(simple)
+    digits = _digits(formula, dataset, names) if digits is None else digits
+    rounded = formula.rounded(digits)
     numeric = attempt.network.to(model.kan_layers[0].spline_weight.dtype)
     numeric.samples = dataset["train_input"].detach()
-    symbolic = _as_model(simple, numeric)
-    rows = _Rows(dataset, names)
-    digits = rows.digits(formula) if digits is None else digits
-    rounded = formula.rounded(digits)
     with torch.no_grad():
-        predicted = numeric(dataset["test_input"])
+        predicted = numeric(dataset["test_input"]).cpu().double()
+    x, y = dataset["test_input"], dataset["test_label"].detach().cpu().double()
     return Explanation(
         formula=formula,
         rounded=rounded,
         digits=digits,
-        exact=bool(ranking.errors[0] < 10 * problem.floor),
-        numeric_accuracy=rows.accuracy(predicted.cpu().double()),
-        formula_accuracy=rows.accuracy_of(formula),
-        rounded_accuracy=rows.accuracy_of(rounded),
-        edges=_edge_reports(tidied(ranking.batch.take([0]))[0], problem),
+        exact=bool(ranking.errors[0] < EXACT * problem.floor),
+        numeric_accuracy=_accuracy(predicted, y),
+        formula_accuracy=_accuracy(names.evaluate(formula, x), y),
+        rounded_accuracy=_accuracy(names.evaluate(rounded, x), y),
+        edges=_edge_reports(tidied(ranking.batch.take([0]))[0], problem, names),
         alternatives=_alternatives(attempts, problem, names),
         numeric=numeric,
-        symbolic=symbolic,
+        symbolic=_as_model(
+            in_units(simple, inverse(names.chosen), inverse(names.outputs)), numeric
+        ),
         samples=dataset["train_input"].detach(),
         seconds=time.monotonic() - begin,
     )
 
 
-def _in_units(batch: Batch, problem: Problem) -> Batch:
-    """The networks for labels as they were."""
-    edges, shifts = batch.edges[-1].clone(), batch.shifts[-1] * problem.std + problem.mean
-    edges[..., 2] *= problem.std[:, None]
-    return Batch(
-        batch.functions, batch.tables, [*batch.edges[:-1], edges], [*batch.shifts[:-1], shifts]
-    )
+def _as_written(one: Batch, problem: Problem, names: Names) -> Batch:
+    """A network of the search in the units of the formula."""
+    mean, std = names.outputs
+    return in_units(one, names.chosen, (problem.mean * std + mean, problem.std * std))
 
 
-class _Rows:
-    """Rows a formula is tried on: in the dataset's units, whatever the formula's are."""
+def _simple(one: Batch, problem: Problem, names: Names) -> Batch:
+    """The network in the formula's units, in standard form and with simple constants."""
+    network, fixed = tidied(_as_written(one, problem, names))
+    (x_mean, x_std), (y_mean, y_std) = names.chosen, names.outputs
+    x, y = problem.x * x_std + x_mean, problem.labels * y_std + y_mean
+    return simplified(network, fixed, x, y, problem.std * y_std, problem.floor)
 
-    def __init__(self, dataset: Dataset, names: Names) -> None:
-        self.normalizer, self.output = names.moments
 
-        def rows(split: str) -> tuple[Tensor, Tensor]:
-            x, y = (dataset[f"{split}_{part}"].detach().cpu() for part in ("input", "label"))
-            return x.double(), y.double()
+def _accuracy(predicted: Tensor, y: Tensor) -> Accuracy:
+    error = (predicted - y).square()
+    spread = (y - y.mean(0)).square().sum().item()
+    r2 = 1 - error.sum().item() / spread if spread > 0 else math.nan
+    return Accuracy(error.mean().sqrt().item(), r2)
 
-        self.test, self.train = rows("test"), rows("train")
 
-    def _values(self, formula: Formula, x: Tensor) -> Tensor:
-        if self.normalizer is not None:
-            mean, std = self.normalizer
-            x = x * std + mean
-        values = formula(x)
-        if self.output is not None:
-            mean, std = self.output
-            values = (values - mean) / std
-        return values
+def _digits(formula: Formula, dataset: Dataset, names: Names) -> int:
+    """The fewest decimals, 2 to 6, with which rounding hardly adds to the training error."""
+    x, y = dataset["train_input"], dataset["train_label"].detach().cpu().double()
 
-    def accuracy_of(self, formula: Formula) -> Accuracy:
-        return self.accuracy(self._values(formula, self.test[0]))
+    def error(written: Formula) -> float:
+        return (names.evaluate(written, x) - y).square().mean().sqrt().item()
 
-    def accuracy(self, predicted: Tensor) -> Accuracy:
-        y = self.test[1]
-        error = (predicted - y).square()
-        spread = (y - y.mean(0)).square().sum().item()
-        r2 = 1 - error.sum().item() / spread if spread > 0 else math.nan
-        return Accuracy(error.mean().sqrt().item(), r2)
-
-    def digits(self, formula: Formula) -> int:
-        """The fewest decimals, 2 to 6, with which rounding hardly adds to the training error."""
-        x, y = self.train
-
-        def error(written: Formula) -> float:
-            return (self._values(written, x) - y).square().mean().sqrt().item()
-
-        allowed = 1.1 * error(formula) + _SHARE * (y - y.mean(0)).square().mean().sqrt().item()
-        for digits in range(2, _MOST_DIGITS):
-            if error(formula.rounded(digits)) <= allowed:
-                return digits
-        return _MOST_DIGITS
+    allowed = 1.1 * error(formula) + _SHARE * (y - y.mean(0)).square().mean().sqrt().item()
+    for digits in range(2, _MOST_DIGITS):
+        if error(formula.rounded(digits)) <= allowed:
+            return digits
+    return _MOST_DIGITS
 
 
 def _as_model(simple: Batch, like: KAN) -> KAN:
@@ -211,53 +152,51 @@ def _library_of(functions: Sequence[SymbolicFunction]) -> Library | None:
 def _alternatives(
     attempts: Sequence[Attempt], problem: Problem, names: Names
 ) -> tuple[Alternative, ...]:
-    """The best formulas of all sizes, those that are the same formula once."""
-    found: dict[str, Alternative] = {}
-    for ranking in (attempt.ranking for attempt in attempts):
-        for k in range(min(_ALTERNATIVES, len(ranking.batch))):
-            network, _ = tidied(_in_units(ranking.batch.take([k]), problem))
-            formula = names.formula(network)
-            alternative = Alternative(
-                formula,
-                ranking.scores[k].item(),
+    """The best formulas of all sizes; of those with the same values, the best."""
+    found: list[Alternative] = []
+    values: list[Tensor] = []
+    entries = [
+        (attempt.ranking.scores[k].item(), attempt.ranking, k)
+        for attempt in attempts
+        for k in range(len(attempt.ranking.batch))
+    ]
+    for score, ranking, k in sorted(entries, key=lambda entry: entry[0]):
+        one = ranking.batch.take([k])
+        value = one.nodes(problem.x)[-1][0]
+        if any(((value - other).abs() < _SAME).all() for other in values):
+            continue
+        values.append(value)
+        network, _ = tidied(_as_written(one, problem, names))
+        found.append(
+            Alternative(
+                names.formula(network),
+                score,
                 ranking.errors[k].item() ** 0.5,
                 int(free_parameters(network)[0]),
             )
-            text = str(formula.rounded(2))
-            if text not in found or alternative.score < found[text].score:
-                found[text] = alternative
-    ordered = sorted(found.values(), key=lambda alternative: alternative.score)
-    return tuple(ordered[:_ALTERNATIVES])
+        )
+        if len(found) == _ALTERNATIVES:
+            break
+    return tuple(found)
 
 
-def _edge_reports(one: Batch, problem: Problem) -> tuple[EdgeReport, ...]:
+def _edge_reports(one: Batch, problem: Problem, names: Names) -> tuple[EdgeReport, ...]:
     """For each edge, how good the formula is with other functions on it."""
     reports = []
     x, y = problem.x[:_ROWS], problem.y[:_ROWS]
     for (l, o, i), others in substitutes(one, x[:THIN]):
         others, _ = fit(others, x[:THIN], y[:THIN], 30)
         ranking = ranked(others, x, y, problem.floor, 20)
-        network = _in_units(ranking.batch, problem)
-        candidates = [
-            Candidate(
-                one.functions[int(network.tables[l][k, o, i])],
-                (*network.edges[l][k, o, i].tolist(), 0.0),
-                1 - ranking.errors[k].item(),
-                ranking.scores[k].item(),
-            )
-            for k in range(len(network))
-        ]
-        chosen = one.functions[int(one.tables[l][0, o, i])]
-        own = [c for c in candidates if c.function is chosen]
-        candidates = own + [c for c in candidates if c.function is not chosen]
-        margin = candidates[1].score - candidates[0].score if len(candidates) > 1 else math.inf
-        name = f"edge ({l}, {i}, {o})"
-        reports.append(EdgeReport(name, tuple(candidates[:_CANDIDATES]), margin, True))
+        chosen: list[Candidate] = []
+        rest: list[Candidate] = []
+        for k in range(len(ranking.batch)):
+            network = _as_written(ranking.batch.take([k]), problem, names)
+            function = network.functions[int(network.tables[l][0, o, i])]
+            a, b, c = network.edges[l][0, o, i].tolist()
+            r2, score = 1 - ranking.errors[k].item(), ranking.scores[k].item()
+            own = network.tables[l][0, o, i] == one.tables[l][0, o, i]
+            (chosen if own else rest).append(Candidate(function, (a, b, c, 0.0), r2, score))
+        margin = rest[0].score - chosen[0].score if rest else math.inf
+        candidates = (*chosen, *rest[: _CANDIDATES - 1])
+        reports.append(EdgeReport(f"edge ({l}, {i}, {o})", candidates, margin, True))
     return tuple(reports)
-
-
-def _moments(given: Any) -> tuple[Tensor, Tensor] | None:
-    if given is None:
-        return None
-    mean, std = (torch.as_tensor(values).detach().cpu().double().flatten() for values in given)
-    return mean, std

@@ -15,6 +15,7 @@ from kanfast.explain.moves import neighbours
 from kanfast.explain.score import description_length
 
 THIN = 200  # rows for sorting out
+EXACT = 10.0  # times the floor: errors below it are rounding
 _KEPT = 8
 _BEAM = 4
 _ROUNDS = 8
@@ -56,8 +57,8 @@ def search(
 ) -> Ranking:
     """The best networks from these starts on.
 
-    A beam search: of all neighbours (`moves`) of the best networks the best are kept, until none
-    is better.
+    A beam search: of all neighbours (`moves`) of the best networks the best are kept, until there
+    is none better. From an exact one on, only its own neighbours are tried, for a simpler one.
 
     Args:
         starts: where to begin.
@@ -70,7 +71,8 @@ def search(
     tried: set[tuple[int, ...]] = set()
     for _ in range(_ROUNDS):
         show(found)
-        fresh = [k for k in range(min(_BEAM, len(found.batch))) if found.batch.key(k) not in tried]
+        beam = 1 if found.errors[0] < EXACT * floor else min(_BEAM, len(found.batch))
+        fresh = [k for k in range(beam) if found.batch.key(k) not in tried]
         fresh = [k for k in fresh if any((t[k] != NONE).any() for t in found.batch.tables)]
         if not fresh or time.monotonic() > deadline:
             break

@@ -12,7 +12,8 @@ import math
 import torch
 from torch import Tensor
 
-from kanfast.explain.batch import _FREE, NONE, Batch
+from kanfast.explain.batch import NONE, Batch, is_free
+from kanfast.explain.units import scale_input, shift_input
 from kanfast.symbolic.function import SymbolicFunction
 
 
@@ -54,28 +55,11 @@ def _without_dead_nodes(batch: Batch) -> Batch:
 
 
 def _absorb_shift(batch: Batch, l: int, node: int) -> None:
-    """Takes the shift of a node at the end of layer l - 1 into the edges of layer l behind it."""
+    """Takes the shift of a node between layers l - 1 and l into the edges behind it."""
     shift = batch.shifts[l - 1][0, node].item()
-    table, edges = batch.tables[l][0, :, node], batch.edges[l][0, :, node]
-    for o in (table != NONE).nonzero().flatten().tolist():
-        search = batch.functions[int(table[o])].search
-        if search == "rate" and abs(shift * edges[o, 0].item()) > 30:
-            return
+    for o in (batch.tables[l][0, :, node] != NONE).nonzero().flatten().tolist():
+        shift_input(batch, l, o, node, shift)
     batch.shifts[l - 1][0, node] = 0
-    for o in (table != NONE).nonzero().flatten().tolist():
-        function = batch.functions[int(table[o])]
-        offset = shift * edges[o, 0].item()
-        if function.search == "linear":
-            batch.shifts[l][0, o] += edges[o, 2] * offset
-        elif function.search == "rate":
-            edges[o, 2] *= _rate_factor(function, offset)
-        else:
-            edges[o, 1] += offset
-
-
-def _rate_factor(function: SymbolicFunction, offset: float) -> float:
-    values = function(torch.tensor([0.0, offset], dtype=torch.float64))
-    return (values[1] / values[0]).item()
 
 
 def _set_scale(batch: Batch, l: int, node: int, fixed: list[Tensor]) -> None:
@@ -85,39 +69,23 @@ def _set_scale(batch: Batch, l: int, node: int, fixed: list[Tensor]) -> None:
     leaving = (table != NONE).nonzero().flatten().tolist()
     if not leaving or not there.any():
         return
-    scaled = [o for o in leaving if _FREE[batch.functions[int(table[o])].search][0]]
-    if scaled:
-        factor = edges[scaled[0], 0].item()
+    stretched = [o for o in leaving if is_free(batch.functions[int(table[o])])[0]]
+    if stretched:
+        factor = edges[stretched[0], 0].item()
     else:
-        factors = torch.where(there, incoming[:, 2], 0)
-        largest = int((factors.abs() * (1 - 1e-9 * torch.arange(len(factors)))).argmax())
-        factor = 1 / factors[largest].item()
-    if not (math.isfinite(factor) and factor != 0):
+        sizes = torch.where(there, incoming[:, 2], 0).abs()
+        # of factors that differ by rounding, the first
+        largest = int((sizes >= (1 - 1e-9) * sizes.max()).nonzero()[0])
+        factor = 1 / incoming[largest, 2].item()
+    if not math.isfinite(factor) or factor == 0:
         return
-    if scaled:
-        fixed[l][scaled[0], node, 0] = True
+    if stretched:
+        fixed[l][stretched[0], node, 0] = True
     else:
         fixed[l - 1][node, largest, 2] = True
     incoming[:, 2] *= factor
-    batch.shifts[l - 1][0, node] *= factor
     for o in leaving:
-        function = batch.functions[int(table[o])]
-        if _FREE[function.search][0]:
-            edges[o, 0] /= factor
-            continue
-        # f((a s + b) / factor), with |a| = 1 kept: f is homogeneous, or a logarithm
-        size = abs(factor)
-        if function.search == "linear":
-            edges[o, 2] /= factor
-            continue
-        edges[o, 0] *= math.copysign(1.0, factor)
-        edges[o, 1] *= size
-        one, two = function(torch.tensor([1.0, 2.0], dtype=torch.float64)).tolist()
-        if abs(one) < 1e-12:  # f(u / size) = f(u) - f(size)
-            at = function(torch.tensor(size, dtype=torch.float64)).item()
-            batch.shifts[l][0, o] -= edges[o, 2] * at
-        else:
-            edges[o, 2] *= size ** -math.log2(two / one)
+        scale_input(batch, l, o, node, factor)
 
 
 def _set_phase(batch: Batch, l: int, o: int, i: int) -> None:
