@@ -67,8 +67,8 @@ def finish(
     numeric = attempt.network.to(model.kan_layers[0].spline_weight.dtype)
     numeric.samples = dataset["train_input"].detach()
     with torch.no_grad():
-        predicted = numeric(dataset["test_input"]).cpu().double()
-    x, y = dataset["test_input"], dataset["test_label"].detach().cpu().double()
+        predicted = names.labels(numeric(dataset["test_input"]))
+    x, y = dataset["test_input"], names.labels(dataset["test_label"])
     return Explanation(
         formula=formula,
         rounded=rounded,
@@ -111,7 +111,7 @@ def _accuracy(predicted: Tensor, y: Tensor) -> Accuracy:
 
 def _digits(formula: Formula, dataset: Dataset, names: Names) -> int:
     """The fewest decimals, 2 to 6, with which rounding hardly adds to the training error."""
-    x, y = dataset["train_input"], dataset["train_label"].detach().cpu().double()
+    x, y = dataset["train_input"], names.labels(dataset["train_label"])
 
     def error(written: Formula) -> float:
         return (names.evaluate(written, x) - y).square().mean().sqrt().item()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kanfast.explain.batch import Batch
-from kanfast.symbolic.expressions import snap
+from kanfast.symbolic.expressions import expanded, simplest, snap
 from kanfast.symbolic.formula import Formula, SymbolicLayer, compose
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ Moments = tuple[Tensor, Tensor]
 """Means and standard deviations."""
 
 _SNAP = 1e-11  # what constants that are simple numbers are off by
+_LARGEST = 1000.0
 
 
 class Names:
@@ -65,15 +66,25 @@ class Names:
         edges = {(o, self.inputs[i]): edge for (o, i), edge in first.edges.items()}
         first = SymbolicLayer(len(self.var), first.subnodes, edges, subnode_bias=first.subnode_bias)
         found = compose([first, *others], self.var)
-        outputs = tuple(snap(output, _SNAP) for output in found.outputs)
-        return Formula(outputs, found.inputs, found.functions)
+        outputs = [_snapped(output) for output in found.outputs]
+        shortest = tuple(simplest([output, expanded(output)]) for output in outputs)
+        return Formula(shortest, found.inputs, found.functions)
 
     def evaluate(self, formula: Formula, x: Tensor) -> Tensor:
-        """A formula at features of the dataset, as labels of the dataset: float64."""
+        """A formula at features of the dataset, in the labels' own units: float64."""
         mean, std = self.features
-        values = formula(x.detach().cpu().double() * std + mean)
+        return formula(x.detach().cpu().double() * std + mean)
+
+    def labels(self, y: Tensor) -> Tensor:
+        """Labels of the dataset in their own units: float64."""
         mean, std = self.outputs
-        return (values - mean) / std
+        return y.detach().cpu().double() * std + mean
+
+
+def _snapped(expr: sympy.Expr) -> sympy.Expr:
+    """Simple numbers exact; large ones, whose neighbours are all near a fraction, as they are."""
+    small = (value for value in expr.atoms(sympy.Float) if abs(value) < _LARGEST)
+    return expr.xreplace({value: snap(value, _SNAP) for value in small})
 
 
 def _listed(moments: Any) -> tuple[list[float], list[float]] | None:

@@ -24,7 +24,7 @@ _UNCERTAIN_BITS = 5.0
 
 @dataclass(frozen=True)
 class Accuracy:
-    """On the test rows: root mean square error, in the labels' unit, and R2, over all outputs."""
+    """On the test rows: root mean square error, in the formula's units, and R2, over all outputs."""
 
     rmse: float
     r2: float
@@ -90,26 +90,28 @@ class Explanation:
         """The edges on which another function costs less than 5 bits (odds of 32 to 1)."""
         return tuple(edge for edge in self.edges if edge.margin < _UNCERTAIN_BITS)
 
-    def figures(
+    def figure(
         self, in_vars: Sequence[Any] | None = None, out_vars: Sequence[Any] | None = None
-    ) -> tuple[Figure, Figure]:
-        """The network of splines and that of the formula; needs Matplotlib.
+    ) -> Figure:
+        """The network as it was learned beside the one that is the formula.
+
+        Args:
+            in_vars: Names of all features; the formula's variables if None.
+            out_vars: Names of the outputs.
 
         Raises:
             ImportError: Matplotlib is missing: `pip install "kanfast[run]"`.
         """
-        from kanfast import plot
+        from kanfast.explain.picture import picture
 
-        names = self.formula.inputs if in_vars is None else in_vars
-        return (
-            plot.network(self.numeric, self.samples, in_vars=names, out_vars=out_vars,
-                         title="as learned"),
-            plot.network(self.symbolic, self.samples, in_vars=names, out_vars=out_vars,
-                         title="as a formula"),
-        )  # fmt: skip
+        return picture(self, in_vars, out_vars)
 
     def __str__(self) -> str:
-        lines = [f"{name} = {output}" for name, output in _named(self.rounded)]
+        return self.text()
+
+    def text(self, out_vars: Sequence[Any] | None = None) -> str:
+        """The formula and what is known of it, in lines; `str` of the report gives the same."""
+        lines = [f"{name} = {output}" for name, output in named(self.rounded, out_vars)]
         if self.exact:
             lines.append("Exact on the training rows, up to rounding errors.")
         lines += [
@@ -135,7 +137,7 @@ class Explanation:
     def _repr_latex_(self) -> str:
         lines = [
             rf"{sympy.latex(sympy.Symbol(name))} &= {sympy.latex(output)}"
-            for name, output in _named(self.rounded)
+            for name, output in named(self.rounded)
         ]
         return "$\\displaystyle \\begin{aligned}" + r" \\ ".join(lines) + "\\end{aligned}$"
 
@@ -143,10 +145,13 @@ class Explanation:
         return f"{self._repr_latex_()}<pre>{html.escape(str(self))}</pre>"
 
 
-def _named(formula: Formula) -> list[tuple[str, sympy.Expr]]:
+def named(formula: Formula, out_vars: Sequence[Any] | None = None) -> list[tuple[str, sympy.Expr]]:
+    """The outputs and what they are called: y, or f if that is a variable."""
     count = len(formula.outputs)
-    names = ["y"] if count == 1 else [f"y_{k}" for k in range(1, count + 1)]
-    return list(zip(names, formula.outputs, strict=True))
+    if out_vars is None:
+        letter = "f" if any(str(v) == "y" for v in formula.inputs) else "y"
+        out_vars = [letter] if count == 1 else [f"{letter}_{k}" for k in range(1, count + 1)]
+    return list(zip(map(str, out_vars), formula.outputs, strict=True))
 
 
 def _short(formula: Formula) -> str:
