@@ -70,7 +70,7 @@ def _fit(
         trial = values + _step(normal, descent, damping)
         found, its_normal, its_descent = _equations(here.with_parameters(trial), problem, free)
         better = found < loss
-        slow = torch.where(better & (found < loss * (1 - 1e-4)), 0, slow + better)
+        slow = torch.where(better & (found < loss * (1 - 1e-6)), 0, slow + better)
         values = torch.where(better[:, None], trial, values)
         normal = torch.where(better[:, None, None], its_normal, normal)
         descent = torch.where(better[:, None], its_descent, descent)

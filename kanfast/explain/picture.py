@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
 
 from kanfast import plot
-from kanfast.explain.report import Explanation, named
+from kanfast.explain.report import Explanation, latex, named
 
 _SIZE = (10.0, 5.2)
 _LONGEST = 90
@@ -39,7 +39,7 @@ def picture(
 
 def _line(name: str, output: sympy.Expr) -> str:
     left = name.strip("$") if name.startswith("$") else sympy.latex(sympy.Symbol(name))
-    text = f"${left} = {sympy.latex(output)}$"
+    text = f"${left} = {latex(output)}$"
     try:
         MathTextParser("path").parse(text)
     except ValueError:  # Matplotlib knows a part of LaTeX only

@@ -24,7 +24,7 @@ _UNCERTAIN_BITS = 5.0
 
 @dataclass(frozen=True)
 class Accuracy:
-    """On the test rows: root mean square error, in the formula's units, and R2, over all outputs."""
+    """On the test rows, over all outputs: root mean square error in the formula's units, and R2."""
 
     rmse: float
     r2: float
@@ -136,7 +136,7 @@ class Explanation:
 
     def _repr_latex_(self) -> str:
         lines = [
-            rf"{sympy.latex(sympy.Symbol(name))} &= {sympy.latex(output)}"
+            rf"{sympy.latex(sympy.Symbol(name))} &= {latex(output)}"
             for name, output in named(self.rounded)
         ]
         return "$\\displaystyle \\begin{aligned}" + r" \\ ".join(lines) + "\\end{aligned}$"
@@ -152,6 +152,11 @@ def named(formula: Formula, out_vars: Sequence[Any] | None = None) -> list[tuple
         letter = "f" if any(str(v) == "y" for v in formula.inputs) else "y"
         out_vars = [letter] if count == 1 else [f"{letter}_{k}" for k in range(1, count + 1)]
     return list(zip(map(str, out_vars), formula.outputs, strict=True))
+
+
+def latex(expr: sympy.Expr) -> str:
+    """LaTeX, with a thin space between factors: names may have several letters."""
+    return str(sympy.latex(expr, mul_symbol=r" \, "))
 
 
 def _short(formula: Formula) -> str:
