@@ -483,3 +483,26 @@ def test_samples_are_needed_and_kept() -> None:
     torch.testing.assert_close(model.regularization(), model.regularization(data["train_input"]))
     assert "samples" not in model.state_dict()
     assert model.float().samples.dtype == torch.float32
+
+
+def test_the_end_of_a_line_search_is_no_failure() -> None:
+    dataset = create_dataset(lambda x: x[:, [0]], n_var=1, train_num=20, dtype=torch.float64)
+    model, steps = KAN([1, 1], dtype=torch.float64), [0]
+    before = copy.deepcopy(model.state_dict())
+
+    def flat(prediction: Tensor, label: Tensor) -> Tensor:
+        """A loss that nothing lowers, and NaN in one step."""
+        return 0 * prediction.sum() + (torch.nan if steps[0] == 3 else 1.0)
+
+    def count() -> int:
+        steps[0] += 1
+        return steps[0]
+
+    history = model.fit(dataset, steps=4, log=0, loss_fn=flat, metrics=[count], update_grid=False)
+    assert history["train_loss"] == history["test_loss"] == [1.0] * 4
+    assert history["count"] == [1, 2, 3, 4]
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+    steps[0] = 2  # the loss before the NaN is not known to have settled
+    with pytest.warns(RuntimeWarning, match="training stopped at step 1"):
+        model.fit(dataset, steps=4, log=0, loss_fn=flat, metrics=[count], update_grid=False)

@@ -70,6 +70,12 @@ def explain(
             "expected a model whose edges are all splines, got one with symbolic edges; "
             "call unfix_symbolic_all() first"
         )
+    if len(model.nodes):
+        raise ValueError(
+            "expected a model whose nodes are sums over edges, got one with multiplication nodes or "
+            "affine maps of nodes; products are found without them, as differences of squares or by "
+            "logarithms: give a KAN of the same widths without them"
+        )
     _check(steps=steps, restarts=restarts, lamb=lamb, seconds=seconds, digits=digits or 0)
     names = Names(model, var, normalizer, output_normalizer)
     functions = distinct(lib)

@@ -4,22 +4,25 @@ A node's score is divided among the edges into it in proportion to the standard 
 activations over the standard deviation of the node (Liu et al., "KAN 2.0", 2024, section 4.1):
 
     edge[o, i] = score[o] std(phi[o, i]) / (std(y[o]) + 1e-4),    score[i] = sum_o edge[o, i]
+
+Here y[o] is a subnode, before its affine map, and score[o] that of the node it belongs to: every
+factor of a product has the score of the product.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from kanfast.nn.symbolic import symbolic_mask
 from kanfast.statistics import EdgeStatistics
 
 if TYPE_CHECKING:
-    from kanfast.nn.stack import LayerStack
+    from kanfast.nn.stack import LayerStack, Trace
 
 # Keeps the scores of a node that does not vary finite; pykan's value.
 _FLOOR = 1e-4
@@ -34,7 +37,16 @@ class LayerActivity:
     input_std: Tensor
     """[I]."""
     output_std: Tensor
-    """[O]."""
+    """[O], of the subnodes."""
+    numeric: Tensor | None
+    """Bool [O, I], False for symbolic edges; None for a layer without."""
+    node_of_subnode: Tensor | None
+    """[O]; None where subnodes are nodes."""
+
+    def to_subnodes(self, score: Tensor) -> Tensor:
+        """Scores [..., nodes] -> [..., O]: those of a product go to each of its factors."""
+        index = self.node_of_subnode
+        return score if index is None else score.index_select(-1, index.to(score.device))
 
 
 @dataclass(frozen=True)
@@ -43,23 +55,37 @@ class Attribution:
 
     Attributes:
         node_scores: L + 1 tensors [nodes l], means of `node_scores_all` over the outputs.
-        edge_scores: L tensors [nodes l + 1, nodes l], means of `edge_scores_all`.
+        edge_scores: L tensors [subnodes l + 1, nodes l], means of `edge_scores_all`.
         node_scores_all: L + 1 tensors [outputs, nodes l]: by output.
-        edge_scores_all: L tensors [outputs, nodes l + 1, nodes l].
+        edge_scores_all: L tensors [outputs, subnodes l + 1, nodes l].
+        subnode_scores: L tensors [subnodes l + 1]: a factor of a product has the product's score.
+        subnode_scores_all: L tensors [outputs, subnodes l + 1].
     """
 
     node_scores: list[Tensor]
     edge_scores: list[Tensor]
     node_scores_all: list[Tensor]
     edge_scores_all: list[Tensor]
+    subnode_scores: list[Tensor]
+    subnode_scores_all: list[Tensor]
 
 
-def activity(model: LayerStack, activations: Sequence[Tensor]) -> list[LayerActivity]:
-    """What the layers do, from `KAN.activations` of a batch; differentiable once."""
-    return [
-        LayerActivity(layer.edge_statistics(x), _std(x), _std(y))
-        for layer, (x, y) in zip(model.kan_layers, pairwise(activations), strict=True)
-    ]
+def activity(model: LayerStack, trace: Trace) -> list[LayerActivity]:
+    """What the layers do, from `KAN.trace` of a batch; differentiable once."""
+    layers = []
+    for index, layer in enumerate(model.kan_layers):
+        x, y = trace.nodes[index], trace.subnodes[index]
+        nodes = model.nodes_after(index)
+        layers.append(
+            LayerActivity(
+                layer.edge_statistics(x),
+                _std(x),
+                _std(y),
+                None if layer.symbolic is None else ~symbolic_mask(layer),
+                None if nodes is None or not nodes.arities else nodes.node_of_subnode(),
+            )
+        )
+    return layers
 
 
 def backward_scores(layers: Sequence[LayerActivity], out_score: Tensor) -> Attribution:
@@ -68,19 +94,22 @@ def backward_scores(layers: Sequence[LayerActivity], out_score: Tensor) -> Attri
     pykan takes the nodes' deviations for constants in its gradient, which so is not the gradient of
     the scores, and line searches fail. The values are the same.
     """
-    nodes, edges = [out_score], []
+    nodes, edges, subnodes = [out_score], [], []
     for layer in reversed(layers):
-        per_node = nodes[-1] / (layer.output_std + _FLOOR)
+        subnodes.append(layer.to_subnodes(nodes[-1]))
+        per_node = subnodes[-1] / (layer.output_std + _FLOOR)
         edges.append(per_node.unsqueeze(-1) * layer.edges.std)
         nodes.append(edges[-1].sum(dim=1))
-    nodes.reverse()
-    edges.reverse()
-    return Attribution([t.mean(0) for t in nodes], [t.mean(0) for t in edges], nodes, edges)
+    means = []
+    for scores in (nodes, edges, subnodes):
+        scores.reverse()
+        means.append([t.mean(0) for t in scores])
+    return Attribution(means[0], means[1], nodes, edges, means[2], subnodes)
 
 
 def node_attributions(layers: Sequence[LayerActivity]) -> list[Tensor]:
     """For the nodes after each layer, the scores [nodes, inputs] of the network's inputs."""
-    whole = backward_scores(layers, _identity(layers))
+    whole = backward_scores(layers, identity(layers))
     return [
         backward_scores(layers[:depth], torch.diag(whole.node_scores[depth])).node_scores_all[0]
         for depth in range(1, len(layers) + 1)
@@ -97,7 +126,7 @@ def attribute(
     x: Tensor | None = None,
 ) -> Attribution | Tensor:
     """The body of `KAN.attribute`."""
-    layers = activity(model, model.activations(model.samples_or(x)))
+    layers = activity(model, model.trace(model.samples_or(x)))
     if l is None:
         if i is not None:
             raise ValueError(f"a node is (l, i), got i = {i} without l")
@@ -116,8 +145,8 @@ def attribute(
 
 def _out_scores(layers: Sequence[LayerActivity], out_score: Tensor | None) -> Tensor:
     if out_score is None:
-        return _identity(layers)
-    like = layers[-1].output_std
+        return identity(layers)
+    like = identity(layers)[0]
     if out_score.shape != like.shape:
         raise ValueError(
             f"out_score must have one number for each of {len(like)} outputs, got shape "
@@ -126,9 +155,11 @@ def _out_scores(layers: Sequence[LayerActivity], out_score: Tensor | None) -> Te
     return torch.diag(out_score.to(like))
 
 
-def _identity(layers: Sequence[LayerActivity]) -> Tensor:
-    like = layers[-1].output_std
-    return torch.eye(len(like), dtype=like.dtype, device=like.device)
+def identity(layers: Sequence[LayerActivity]) -> Tensor:
+    """Score 1 for each output by itself: [outputs, outputs]."""
+    like, index = layers[-1].output_std, layers[-1].node_of_subnode
+    outputs = len(like) if index is None else int(index[-1]) + 1
+    return torch.eye(outputs, dtype=like.dtype, device=like.device)
 
 
 def _std(x: Tensor) -> Tensor:

@@ -73,12 +73,12 @@ def fit(
     searches = isinstance(optimizer, torch.optim.LBFGS)  # evaluates the objective many times a step
 
     def terms(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        activations = model.activations(x)
-        loss = loss_of(activations[-1], y)
+        trace = model.trace(x)
+        loss = loss_of(trace.nodes[-1], y)
         if lamb == 0:
             return loss, loss.new_zeros(())
         weights = (lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
-        return loss, regularization(model, activations, reg_metric, *weights)
+        return loss, regularization(model, trace, reg_metric, *weights)
 
     def step(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         last: list[Tensor] = []
@@ -100,11 +100,12 @@ def fit(
         for index in range(steps):
             kept = copy.deepcopy(model.state_dict())
             x, y = _rows(dataset, "train", batch, generator)
-            if (
+            moves_grid = (
                 update_grid
                 and start_grid_update_step <= index < stop_grid_update_step
                 and index % grid_update_every == 0
-            ):
+            )
+            if moves_grid:
                 model.update_grid_from_samples(x)
                 if searches:
                     optimizer.state.clear()  # its curvature is that of other coefficients
@@ -115,10 +116,14 @@ def fit(
             train, reg, test = values.tolist()
             if not values.isfinite().all():
                 model.load_state_dict(kept)
-                message = _stopped(index, train, reg, test)
-                warnings.warn(message, RuntimeWarning, stacklevel=3)
-                break
-            if loss_fn is None:
+                if moves_grid or not (searches and _converged(history["train_loss"])):
+                    message = _stopped(index, train, reg, test)
+                    warnings.warn(message, RuntimeWarning, stacklevel=3)
+                    break
+                # No step leads further down, and the line search has divided 0 by 0.
+                optimizer.state.clear()
+                train, test, reg = (history[name][-1] for name in names[:3])
+            elif loss_fn is None:
                 train, test = train**0.5, test**0.5
             row = [train, test, reg, *(float(metric()) for metric in metrics)]
             for name, value in zip(names, row, strict=True):
@@ -196,6 +201,11 @@ def _stopped(step: int, train: float, reg: float, test: float) -> str:
         f"{reg:.3g}, the test loss {test:.3g}. The model is as it was before this step. Try a "
         "smaller lr, scaled inputs or float64"
     )
+
+
+def _converged(losses: Sequence[float]) -> bool:
+    """Whether the last step changed nothing."""
+    return len(losses) > 1 and abs(losses[-2] - losses[-1]) <= 1e-9 * abs(losses[-1])
 
 
 def _check_counts(**counts: int) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from typing import Any
 
 import torch
 from torch import nn
+
+# Parts of a model that are there only while they are used.
+_OPTIONAL = re.compile(r"(^|\.)(symbolic|nodes)\.")
 
 
 def parameter_groups(
@@ -25,7 +30,8 @@ def parameter_groups(
 
     Returns:
         The groups with all their settings (learning rates, weight decay, ...), in which parameters
-        of `old` are replaced by those of `new` of the same name. What the optimizer has gathered
+        of `old` are replaced by those of `new` of the same name; those of symbolic edges and affine
+        maps that `new` has no more are left out. What the optimizer has gathered
         (momentum, curvature) is not part of them: its shapes are those of the old parameters.
 
     Raises:
@@ -36,14 +42,19 @@ def parameter_groups(
     held = [p for group in optimizer.param_groups for p in group["params"] if id(p) in names]
     if not held:
         raise ValueError("the optimizer is expected to hold parameters of the old model, got none")
-    missing = sorted(names[id(p)] for p in held if names[id(p)] not in fresh)
+    gone = {names[id(p)] for p in held} - set(fresh)
+    missing = sorted(name for name in gone if not _OPTIONAL.search(name))
     if missing:
         raise ValueError(f"the new model is expected to have the parameters {missing}, it has none")
     groups = []
     for group in optimizer.param_groups:
-        params: list[Any] = [fresh.get(names.get(id(p), ""), p) for p in group["params"]]
+        stays = [names.get(id(p)) not in gone for p in group["params"]]
+        params: list[Any] = [
+            fresh.get(names.get(id(p), ""), p) for p in itertools.compress(group["params"], stays)
+        ]
         settings = {key: value for key, value in group.items() if key != "param_names"}
         if "param_names" in group:
-            params = list(zip(group["param_names"], params, strict=True))
+            kept = itertools.compress(group["param_names"], stays)
+            params = list(zip(kept, params, strict=True))
         groups.append({**settings, "params": params})
     return groups

@@ -47,9 +47,13 @@ def prune_node(
         ]
     pruned = model.copy()
     layers = pruned.kan_layers
-    for before, after, nodes in zip(layers, layers[1:], kept, strict=False):
-        keep_nodes(before, outputs=nodes)
-        keep_nodes(after, inputs=nodes)
+    for l, kept_nodes in enumerate(kept):
+        its = pruned.nodes_after(l)
+        subnodes = kept_nodes if its is None else its.subnodes_of(kept_nodes)
+        if its is not None:
+            pruned.set_nodes(l, its.taken(kept_nodes))
+        keep_nodes(layers[l], outputs=subnodes)
+        keep_nodes(layers[l + 1], inputs=kept_nodes)
     return pruned
 
 
@@ -101,7 +105,8 @@ def remove_node(model: LayerStack, l: int, i: int, mode: Side) -> None:
         symbols.keep_edges(model.kan_layers[l], alive)
     if mode != "up" and l > 0:
         alive = model.kan_layers[l - 1].edge_mask
-        alive[i] = False
+        nodes = model.nodes_after(l - 1)
+        alive[i if nodes is None else nodes.subnodes_of(torch.tensor([i]))] = False
         symbols.keep_edges(model.kan_layers[l - 1], alive)
 
 

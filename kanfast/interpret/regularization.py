@@ -19,11 +19,12 @@ from kanfast.interpret.attribution import (
     LayerActivity,
     activity,
     backward_scores,
+    identity,
     node_attributions,
 )
 
 if TYPE_CHECKING:
-    from kanfast.nn.stack import LayerStack
+    from kanfast.nn.stack import LayerStack, Trace
 
 RegMetric = Literal[
     "edge_forward_l1",
@@ -44,18 +45,18 @@ def check_metric(reg_metric: str) -> None:
 
 def regularization(
     model: LayerStack,
-    activations: Sequence[Tensor],
+    trace: Trace,
     reg_metric: RegMetric,
     lamb_l1: float,
     lamb_entropy: float,
     lamb_coef: float,
     lamb_coefdiff: float,
 ) -> Tensor:
-    """The body of `KAN.regularization`, from `KAN.activations` of a batch."""
+    """The body of `KAN.regularization`, from `KAN.trace` of a batch."""
     check_metric(reg_metric)
-    total = activations[-1].new_zeros(())
+    total = trace.nodes[-1].new_zeros(())
     if lamb_l1 != 0 or lamb_entropy != 0:
-        sizes = edge_sizes(activity(model, activations), reg_metric)
+        sizes = edge_sizes(activity(model, trace), reg_metric)
         entropy = _entropy if reg_metric == "edge_forward_l1" else _pykan_entropy
         for size in sizes:
             total = total + lamb_l1 * size.sum() + lamb_entropy * entropy(size)
@@ -78,10 +79,14 @@ def edge_sizes(layers: Sequence[LayerActivity], reg_metric: str) -> list[Tensor]
     if reg_metric == "node_backward":
         return node_attributions(layers)
     if reg_metric == "edge_backward":
-        like = layers[-1].output_std
-        outputs = torch.eye(len(like), dtype=like.dtype, device=like.device)
-        return backward_scores(layers, outputs).edge_scores
-    return [layer.edges.std / (layer.input_std + 0.1) for layer in layers]
+        return backward_scores(layers, identity(layers)).edge_scores
+    sizes = [layer.edges.std / (layer.input_std + 0.1) for layer in layers]
+    if reg_metric == "edge_forward_sum":
+        return sizes
+    return [
+        size if layer.numeric is None else torch.where(layer.numeric, size, 0)
+        for size, layer in zip(sizes, layers, strict=True)
+    ]
 
 
 def _entropy(size: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from kanfast.nn import symbolic as symbols
 from kanfast.nn.edges import edge_parts
+from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.symbolic.fit import EdgeFits, fit_affine
 from kanfast.symbolic.formula import Formula, SymbolicEdge, SymbolicLayer, compose
 from kanfast.symbolic.function import SymbolicFunction
@@ -173,19 +175,22 @@ def symbolic_formula(
             f"{' ...' if len(left) > _LISTED else ''}; call auto_symbolic, fix_symbolic or "
             "remove_edge on them first"
         )
-    layers = [symbolic_layer(layer) for layer in model.kan_layers]
+    layers = [
+        symbolic_layer(layer, model.nodes_after(index))
+        for index, layer in enumerate(model.kan_layers)
+    ]
     mask = model.input_mask
     if mask is not None:  # then the formula is one of all features, too
         first, chosen = layers[0], model.input_id.tolist()
         edges = {(o, chosen[i]): edge for (o, i), edge in first.edges.items()}
-        layers[0] = SymbolicLayer(len(mask), first.subnodes, edges)
+        layers[0] = replace(first, in_features=len(mask), edges=edges)
     return compose(
         layers, var, normalizer=_moments(normalizer), output_normalizer=_moments(output_normalizer)
     )
 
 
-def symbolic_layer(layer: KANLinear) -> SymbolicLayer:
-    """The symbolic edges of a layer, for `kanfast.symbolic.compose`."""
+def symbolic_layer(layer: KANLinear, nodes: Nodes | None = None) -> SymbolicLayer:
+    """The symbolic edges of a layer and the nodes after it, for `kanfast.symbolic.compose`."""
     edges: dict[tuple[int, int], SymbolicEdge | None] = {}
     its = layer.symbolic
     if its is not None:
@@ -194,7 +199,17 @@ def symbolic_layer(layer: KANLinear) -> SymbolicLayer:
             a, b, c, d = affine[o, i].tolist()
             factor = float(factors[o, i])
             edges[o, i] = SymbolicEdge(function, a, b, factor * c, factor * d)
-    return SymbolicLayer(layer.in_features, layer.out_features, edges)
+    if nodes is None:
+        return SymbolicLayer(layer.in_features, layer.out_features, edges)
+    present = {name: getattr(nodes, name) for name in AFFINE}
+    affine_maps = {
+        name: values.detach().cpu().double().tolist()
+        for name, values in present.items()
+        if values is not None
+    }
+    return SymbolicLayer(
+        layer.in_features, layer.out_features, edges, arities=nodes.arities, **affine_maps
+    )
 
 
 def _has_spline(model: LayerStack, edge: Edge) -> bool:

@@ -14,15 +14,15 @@ from torch import Tensor
 from kanfast.interpret import symbolic as bodies
 from kanfast.interpret.symbolic import Edge, Functions
 from kanfast.nn import symbolic as symbols
-from kanfast.nn.workflow import TrainedStack
+from kanfast.nn.inspection import InspectedStack
 from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.ranges import Range
 from kanfast.symbolic.select import EdgeReport, Rule
 
 
-class SymbolicStack(TrainedStack):
-    """A `TrainedStack` whose edges may be symbolic: c f(a x + b) + d, with f from a library.
+class SymbolicStack(InspectedStack):
+    """A stack whose edges may be symbolic: c f(a x + b) + d, with f from a library.
 
     Edges are (l, i, j): layer, input, output. A symbolic edge has no spline; it counts as an edge
     everywhere, and `fit` trains its a, b, c and d (`KANLinear.symbolic.affine`).

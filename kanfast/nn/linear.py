@@ -233,9 +233,9 @@ class KANLinear(nn.Module):
     def set_mask(self, mask: Tensor | None) -> None:
         """Removes splines with their residual functions: they are zero, and so are their gradients.
 
-        Symbolic functions stay. Parameters of removed edges keep their values, whatever an optimizer does to them has no
-        effect, and a later mask may bring the edges back. The mask is part of the state dict, and
-        loading such a state dict sets it.
+        Symbolic functions stay. Parameters of removed edges keep their values, whatever an
+        optimizer does to them has no effect, and a later mask may bring the edges back. The mask is
+        part of the state dict, and loading such a state dict sets it.
 
         Args:
             mask: [O, I], bool, False for removed ones; copied. None brings all of them back.
@@ -273,18 +273,23 @@ class KANLinear(nn.Module):
         if self.symbolic is None:
             return numeric
         live = symbols.numeric_mask(self)
-        return symbols.with_symbolic(numeric, self.symbolic, x, self._spline_edge, live)
+        return symbols.with_symbolic(numeric, self.symbolic, x, self._splines(), live)
 
-    def _spline_edge(self, o: int, i: int, rows: Tensor) -> Tensor:
-        """What the edge from input i to output o is without its symbolic function: [rows]."""
+    def _splines(self) -> Callable[[int, int, Tensor], Tensor]:
+        """(o, i, rows) -> [rows]: what edges are without their symbolic functions, from now on."""
         activation = fused_name(self.base_activation)
-        c = self._packed(with_base=activation is not None)[:, i : i + 1, o : o + 1]
-        basis = self._basis(activation or "none")
-        x, grid = rows[:, i : i + 1], self.grid[i : i + 1]
-        y = kan_linear(x, c.to(x.dtype), grid, basis=basis, backend=self._backend)[:, 0]
-        if activation is None and self.base_activation is not None and self.base_weight is not None:
-            y = y + self.base_activation(rows)[:, i] * self._masked(self.base_weight)[o, i]
-        return y
+        basis, grid = self._basis(activation or "none"), self.grid
+        c = self._packed(with_base=activation is not None)
+        weight = None if self.base_weight is None else self._masked(self.base_weight)
+
+        def spline(o: int, i: int, rows: Tensor) -> Tensor:
+            packed = c[:, i : i + 1, o : o + 1].to(rows.dtype)
+            y = kan_linear(rows[:, i : i + 1], packed, grid[i : i + 1], basis=basis)[:, 0]
+            if activation is None and self.base_activation is not None and weight is not None:
+                y = y + self.base_activation(rows)[:, i] * weight[o, i]
+            return y
+
+        return spline
 
     @property
     def edge_mask(self) -> Tensor:

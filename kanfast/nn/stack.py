@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from kanfast.nn.linear import KANLinear
+from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.nn.selection import Selection
 from kanfast.ops import Backend
 
 Self = TypeVar("Self", bound="LayerStack")
+
+
+class Trace(NamedTuple):
+    """What a model computes for a batch."""
+
+    nodes: list[Tensor]
+    """[..., nodes l] for l = 0 (the inputs) to the last layer."""
+    subnodes: list[Tensor]
+    """[..., subnodes] for each layer: sums over its edges, before affine maps and products."""
 
 
 class LayerStack(nn.Module):
@@ -21,6 +31,8 @@ class LayerStack(nn.Module):
 
     Attributes:
         layers: The layers, a `ModuleList`.
+        nodes: What happens after a layer, a `ModuleDict` of `Nodes` by its index as a string;
+            layers without multiplication nodes and affine maps are not in it.
         grid_size, spline_order: Those of the layers; lists if the layers differ.
         samples: The inputs [..., inputs] that scores refer to where none are given: those of the
             last `fit` or `get_act`. A buffer that moves along with the model and is pickled with
@@ -32,8 +44,13 @@ class LayerStack(nn.Module):
     samples: Tensor | None
     input_mask: Tensor | None
 
-    def _set_layers(self, layers: Sequence[KANLinear]) -> None:
+    def _set_layers(
+        self, layers: Sequence[KANLinear], nodes: Mapping[int, Nodes] | None = None
+    ) -> None:
         self.layers = nn.ModuleList(layers)
+        self.nodes = nn.ModuleDict()
+        for index, its in (nodes or {}).items():
+            self.set_nodes(index, its)
         self.register_buffer("input_mask", None)
         self.register_buffer("samples", None, persistent=False)
         self._live_inputs = Selection()
@@ -48,11 +65,55 @@ class LayerStack(nn.Module):
         """The layers as a list."""
         return list(cast(Iterator[KANLinear], iter(self.layers)))
 
+    def nodes_after(self, index: int) -> Nodes | None:
+        """What happens after layer `index`; None for nothing."""
+        name = str(index)
+        return cast(Nodes, self.nodes[name]) if name in self.nodes else None
+
+    def set_nodes(self, index: int, nodes: Nodes) -> None:
+        """Sets what happens after layer `index`."""
+        if not nodes.does_nothing():
+            self.nodes[str(index)] = nodes
+        elif str(index) in self.nodes:
+            del self.nodes[str(index)]
+
     @property
     def width(self) -> list[int]:
-        """Numbers of nodes: inputs, hidden layers and outputs."""
-        layers = self.kan_layers
-        return [layers[0].in_features, *(layer.out_features for layer in layers)]
+        """Numbers of nodes: inputs, hidden layers and outputs.
+
+        A multiplication node is one node; its factors are counted by `width_out`.
+        """
+        widths = [self.kan_layers[0].in_features]
+        for index, layer in enumerate(self.kan_layers):
+            nodes = self.nodes_after(index)
+            widths.append(layer.out_features if nodes is None else nodes.nodes)
+        return widths
+
+    @property
+    def width_in(self) -> list[int]:
+        """The same as `width`: what goes into each layer, and the outputs."""
+        return self.width
+
+    @property
+    def width_out(self) -> list[int]:
+        """Numbers of subnodes, of which nodes are made: inputs, and outputs of the layers."""
+        return [self.width[0], *(layer.out_features for layer in self.kan_layers)]
+
+    @property
+    def arities(self) -> list[tuple[int, ...]]:
+        """How many subnodes each multiplication node takes; () for the inputs."""
+        after = [self.nodes_after(index) for index in range(len(self.layers))]
+        return [(), *(() if nodes is None else nodes.arities for nodes in after)]
+
+    @property
+    def n_sum(self) -> list[int]:
+        """Numbers of hidden nodes that are sums."""
+        return [w - n for w, n in zip(self.width[1:-1], self.n_mult, strict=True)]
+
+    @property
+    def n_mult(self) -> list[int]:
+        """Numbers of hidden nodes that are products."""
+        return [len(arities) for arities in self.arities[1:-1]]
 
     @property
     def input_id(self) -> Tensor:
@@ -90,18 +151,28 @@ class LayerStack(nn.Module):
         (`KANLinear.update_grid`).
         """
         x = self._select_inputs(x)
-        for layer in self.kan_layers:
+        plain = not self.nodes
+        for index, layer in enumerate(self.kan_layers):
             if update_grid:
                 layer.update_grid(x)
-            x = layer(x)
+            x = layer(x) if plain else self._to_nodes(index, layer(x))
         return x
+
+    def _to_nodes(self, index: int, x: Tensor) -> Tensor:
+        name = str(index)
+        return cast(Tensor, self.nodes[name](x)) if name in self.nodes else x
 
     def activations(self, x: Tensor) -> list[Tensor]:
         """The values of all nodes, [..., nodes l] for l = 0 (the inputs) to the last layer."""
-        values = [self._select_inputs(x)]
-        for layer in self.kan_layers:
-            values.append(layer(values[-1]))
-        return values
+        return self.trace(x).nodes
+
+    def trace(self, x: Tensor) -> Trace:
+        """The values of all nodes and of what they are made from."""
+        nodes, subnodes = [self._select_inputs(x)], []
+        for index, layer in enumerate(self.kan_layers):
+            subnodes.append(layer(nodes[-1]))
+            nodes.append(self._to_nodes(index, subnodes[-1]))
+        return Trace(nodes, subnodes)
 
     def set_input_mask(self, mask: Tensor | None) -> None:
         """Which features [features] of x are inputs: a bool tensor, or None for all of them.
@@ -172,6 +243,13 @@ class LayerStack(nn.Module):
         if saved is not None and self.input_mask is None:
             device = self.kan_layers[0].grid.device
             self.input_mask = torch.ones(saved.shape, dtype=torch.bool, device=device)
+        for index, layer in enumerate(self.kan_layers):
+            for name in AFFINE:
+                saved = state_dict.get(f"{prefix}nodes.{index}.{name}")
+                nodes = self.nodes_after(index) or Nodes(layer.out_features)
+                if saved is not None and getattr(nodes, name) is None:
+                    nodes.set_affine(name, saved.to(layer.spline_weight))
+                    self.set_nodes(index, nodes)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._live_inputs.of(self.input_mask)
 

@@ -121,20 +121,23 @@ def with_symbolic(
     dtype = torch.promote_types(x.dtype, torch.float32)
     rows = x.reshape(-1, edges.in_features).to(dtype)
     outs, ins = edges.edges
+    affine, factors = edges.parameters_of_edges()
     step = max(1, CHUNK_ELEMENTS // len(rows))
     chunks = []
     for first in range(0, len(outs), step):
         part = slice(first, first + step)
+        pairs = list(zip(outs[part].tolist(), ins[part].tolist(), strict=True))
 
-        def statistics(rows: Tensor, part: slice = part) -> tuple[Tensor, ...]:
-            values = edges.postactivations(rows, part).to(dtype)
-            both = [
-                spline(int(o), int(i), rows) if live[o, i] else torch.zeros_like(rows[:, 0])
-                for o, i in zip(outs[part].tolist(), ins[part].tolist(), strict=True)
-            ] if live[outs[part], ins[part]].any() else []  # fmt: skip
-            if both:
-                values = values + torch.stack(both, dim=-1)
-            return _statistics(values)
+        # Tensors that are not arguments are those of now, whatever the module has in the backward.
+        def statistics(
+            rows: Tensor, part: slice = part, pairs: list[tuple[int, int]] = pairs
+        ) -> tuple[Tensor, ...]:
+            phi = edges.terms(rows, affine, factors, part).to(dtype)
+            if any(live[edge] for edge in pairs):
+                zero = torch.zeros_like(rows[:, 0])
+                both = [spline(*edge, rows) if live[edge] else zero for edge in pairs]
+                phi = phi + torch.stack(both, dim=-1)
+            return _statistics(phi)
 
         made = checkpoint(statistics, rows, use_reentrant=False, preserve_rng_state=False)
         chunks.append(made)

@@ -59,7 +59,7 @@ class TrainedStack(LayerStack):
         the training inputs. Frozen parameters stay as they are.
 
         If a loss is not finite, training stops with a RuntimeWarning, and the model is as it was
-        before that step.
+        before that step. Where L-BFGS finds no way further down, the model stays as it is.
 
         Args:
             dataset: train_input, train_label, test_input, test_label, of the model's dtype and on
@@ -130,13 +130,14 @@ class TrainedStack(LayerStack):
             reg_metric: What the size of an edge is: "edge_forward_l1", its mean |phi|, with the
                 entropy of all shares in a layer (the KAN paper, eqs. 2.17-2.20); or one of pykan's,
                 with the mean entropies of rows and columns: "edge_forward_spline_u", the deviation
-                of phi; "edge_forward_spline_n", that over the deviation of the input plus 0.1;
-                "edge_forward_sum", the same (pykan's has no gradient); "edge_backward", the edge
-                scores of `attribute`; "node_backward", the scores of inputs for all nodes.
+                of phi; "edge_forward_spline_n", that over the deviation of the input plus 0.1, and
+                0 for symbolic edges; "edge_forward_sum", the same with symbolic edges (pykan's has
+                no gradient); "edge_backward", the edge scores of `attribute`; "node_backward", the
+                scores of inputs for all nodes.
         """
-        activations = self.activations(self.samples_or(x))
+        trace = self.trace(self.samples_or(x))
         return regularizing.regularization(
-            self, activations, reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff
+            self, trace, reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff
         )
 
     @torch.no_grad()
@@ -146,9 +147,9 @@ class TrainedStack(LayerStack):
         As `forward(x, update_grid=True)`, but with pykan's margin.
         """
         x = self._select_inputs(x)
-        for layer in self.kan_layers:
+        for index, layer in enumerate(self.kan_layers):
             layer.update_grid(x, margin)
-            x = layer(x)
+            x = self._to_nodes(index, layer(x))
 
     def refine(self: Self, new_grid_size: int, layers: Sequence[int] | None = None) -> Self:
         """A new model with `new_grid_size` grid intervals and the same function.

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
+from matplotlib.collections import CircleCollection, LineCollection
 from numpy.typing import NDArray
 
 from kanfast.plot.layout import Boxes, Positions, Row
@@ -41,12 +41,15 @@ def draw_edges(
     _draw_lines(ax, f"boxes {name}", centres[:, None] + size * _CORNERS, colors, line)
     _draw_lines(ax, f"curves {name}", _in_boxes(curves, centres, size), colors, 1.6 * line)
     lower, upper = rows
-    for row, nodes, side, what in (
-        (lower, edges[:, 1], -0.5, "wires into"),
-        (upper, edges[:, 0], 0.5, "wires out of"),
+    below, above = (
+        np.searchsorted(lower.nodes, edges[:, 1]),
+        np.searchsorted(upper.subnodes, edges[:, 0]),
+    )
+    for x, y, side, what in (
+        (lower.x[below], np.full(len(edges), lower.y), -0.5, "wires into"),
+        (upper.subnode_x[above], upper.subnode_y[above], 0.5, "wires out of"),
     ):
-        x = row.x[np.searchsorted(row.nodes, nodes)]
-        ends = np.stack([x, np.full_like(x, row.y)], axis=1), centres + np.array([0, side * size])
+        ends = np.stack([x, y], axis=1), centres + np.array([0, side * size])
         _draw_lines(ax, f"{what} {name}", np.stack(ends, axis=1), colors, line)
 
 
@@ -97,8 +100,38 @@ def draw_ticks(
             draw_text(ax, x, y, text, size, ha=ha, va=va, color=color, backed=True)
 
 
-def draw_nodes(ax: Axes, name: str, row: Row, colors: Sequence[Color]) -> None:
-    """A dot for each node of a row."""
+def draw_nodes(
+    ax: Axes, name: str, row: Row, colors: Sequence[Color], subnode_colors: Sequence[Color]
+) -> None:
+    """A dot for each node of a row; a product is a cross in a circle above dots for its factors."""
     diameter = 72 * min(0.1, 0.6 * row.cell)
     y = np.full_like(row.x, row.y)
     ax.scatter(row.x, y, s=diameter**2, c=colors, linewidths=0, zorder=3, gid=f"nodes {name}")
+    if not row.is_product.any():
+        return
+    factors, line = row.is_factor.nonzero()[0].tolist(), min(1.2, 0.15 * diameter)
+    shades = [subnode_colors[factor] for factor in factors]
+    below = np.stack([row.subnode_x, row.subnode_y], axis=1)[factors]
+    above = np.stack([row.x, y], axis=1)[row.owner[factors]]
+    _draw_lines(ax, f"joins {name}", np.stack([below, above], axis=1), shades, line)
+    small = (0.7 * diameter) ** 2
+    ax.scatter(
+        below[:, 0], below[:, 1], s=small, c=shades, linewidths=0, zorder=3, gid=f"subnodes {name}"
+    )
+    products = row.is_product.nonzero()[0].tolist()
+    circles = CircleCollection(
+        [2 * diameter**2] * len(products),
+        offsets=np.stack([row.x, y], axis=1)[products],
+        offset_transform=ax.transData,
+        facecolors="white",
+        edgecolors=[colors[product] for product in products],
+        linewidths=line,
+        zorder=3,
+        gid=f"products {name}",
+    )
+    ax.add_collection(circles, autolim=False)
+    crosses = [colors[product] for product in products]
+    size = (0.8 * diameter) ** 2
+    ax.scatter(
+        row.x[products], y[products], s=size, c=crosses, marker="x", linewidths=line, zorder=4
+    )

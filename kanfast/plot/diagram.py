@@ -60,7 +60,8 @@ def network(
     the samples x give to its input, without samples over the grid; each is scaled to its box (see
     `tick` for the numbers). Edges of zeros are left out. An edge is drawn with the opacity
     tanh(beta * score), in red if it is symbolic and in black otherwise. Nodes are as dark as their
-    strongest edge, and grey without one.
+    strongest edge, and grey without one. A multiplication node is a cross in a circle, with a dot
+    below it for each of its factors.
 
     Args:
         model: Of any dtype and on any device; its values are copied to the CPU for drawing.
@@ -69,8 +70,8 @@ def network(
             attribution. None: the standard deviation of what the edge adds over the samples x, or
             without them its range over the grid, relative to the highest in the layer.
         symbolic: For each layer, in a list or by its index, the edges that are symbolic: a mask
-            [O, I], the layer's `SymbolicEdges` (then their functions are added to the curves), or
-            None.
+            [O, I], a `SymbolicEdges` (then its functions are drawn in place of the layer's own), or
+            None. What the model says if None.
         in_vars: Names of the inputs, strings or SymPy symbols; of all features if the model selects
             some of them. "$...$" is mathematics. x_1, x_2, ... if None.
         out_vars: Names of the outputs; y_1, y_2, ..., or y if there is only one, if None.
@@ -109,8 +110,11 @@ def network(
         torch.tanh(beta * score[pairs[:, 0], pairs[:, 1]])
         for score, pairs in zip(scores, edges, strict=True)
     ]
-    nodes = _drawn_nodes(width, edges)
+    owners = _owners(model)
+    nodes = _drawn_nodes(width, edges, owners)
+    subnodes = [_subnodes(*pair) for pair in zip(nodes, owners, strict=True)]
     counts = [len(drawn) for drawn in nodes], [len(drawn) for drawn in edges]
+    cells = [sum(map(len, its.values())) for its in subnodes], counts[1]
     labels = Labels(
         [in_names[node] for node in nodes[0]],
         [out_names[node] for node in nodes[-1]],
@@ -119,9 +123,9 @@ def network(
         title or "",
     )
 
-    ax, size = _canvas(ax, counts, labels, tick)
+    ax, size = _canvas(ax, cells, labels, tick)
     frame = labels.frame(*size)
-    layout = arrange(nodes, counts[1], frame, tick=tick)
+    layout = arrange(nodes, subnodes, counts[1], frame, tick=tick)
     for index, layer in enumerate(layers):
         low, high = _domains(layer, None if inputs is None else inputs[index])
         pairs, place = edges[index], layout.boxes[index]
@@ -134,8 +138,11 @@ def network(
             domains = torch.stack([low, high], dim=1)[pairs[:, 1]].numpy()
             draw_ticks(ax, place, domains, curves, colors)
     for index, row in enumerate(layout.rows):
-        shades = _UNUSED * (1 - _strengths(index, width[index], edges, opacities)[list(row.nodes)])
-        draw_nodes(ax, str(index), row, [(shade,) * 3 for shade in shades.tolist()])
+        above, below = _strengths(index, (width[index], len(owners[index])), edges, opacities)
+        whole = above.scatter_reduce(0, owners[index], below, "amax")
+        draw_nodes(
+            ax, str(index), row, _greys(whole[list(row.nodes)]), _greys(below[list(row.subnodes)])
+        )
     labels.draw(ax, layout, frame)
     return root_figure(ax)
 
@@ -151,17 +158,39 @@ def _input_names(model: KAN, in_vars: Sequence[Any] | None) -> list[str]:
     return check_names("in_vars", names, inputs)
 
 
-def _drawn_nodes(width: Sequence[int], edges: Sequence[Tensor]) -> list[list[int]]:
+def _owners(model: KAN) -> list[Tensor]:
+    """For each row the node that each of its subnodes belongs to."""
+    owners = [torch.arange(model.width[0])]
+    for index, layer in enumerate(model.kan_layers):
+        nodes = model.nodes_after(index)
+        owners.append(
+            torch.arange(layer.out_features) if nodes is None else nodes.node_of_subnode()
+        )
+    return owners
+
+
+def _subnodes(nodes: Sequence[int], owner: Tensor) -> dict[int, list[int]]:
+    """The subnodes of some nodes."""
+    found: dict[int, list[int]] = {node: [] for node in nodes}
+    for subnode, node in enumerate(owner.tolist()):
+        if node in found:
+            found[node].append(subnode)
+    return found
+
+
+def _drawn_nodes(
+    width: Sequence[int], edges: Sequence[Tensor], owners: Sequence[Tensor]
+) -> list[list[int]]:
     """For each row the nodes that are drawn: all, or if they are too many those with an edge."""
     return [
-        list(range(count)) if count <= MAX_NODES else sorted(_used_nodes(row, edges))
+        list(range(count)) if count <= MAX_NODES else sorted(_used_nodes(row, edges, owners))
         for row, count in enumerate(width)
     ]
 
 
-def _used_nodes(row: int, edges: Sequence[Tensor]) -> set[int]:
+def _used_nodes(row: int, edges: Sequence[Tensor], owners: Sequence[Tensor]) -> set[int]:
     """The nodes of a row at which an edge ends or begins."""
-    ending = edges[row - 1][:, 0].tolist() if row > 0 else []
+    ending = owners[row][edges[row - 1][:, 0]].tolist() if row > 0 else []
     beginning = edges[row][:, 1].tolist() if row < len(edges) else []
     return {*ending, *beginning}
 
@@ -211,11 +240,16 @@ def _colors(edges: Tensor, opacity: Tensor, symbolic: Tensor) -> list[Color]:
 
 
 def _strengths(
-    row: int, count: int, edges: Sequence[Tensor], opacities: Sequence[Tensor]
-) -> Tensor:
-    """Opacity of the strongest edge at each of the nodes of a row: [count]."""
-    strengths = torch.zeros(count, dtype=torch.float64)
-    for layer, column in ((row - 1, 0), (row, 1)):
+    row: int, counts: tuple[int, int], edges: Sequence[Tensor], opacities: Sequence[Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Opacity of the strongest edge out of each node of a row, and into each subnode."""
+    out_of, into = (torch.zeros(count, dtype=torch.float64) for count in counts)
+    for strengths, layer, column in ((into, row - 1, 0), (out_of, row, 1)):
         if 0 <= layer < len(edges):
             strengths.scatter_reduce_(0, edges[layer][:, column], opacities[layer], "amax")
-    return strengths
+    return out_of, into
+
+
+def _greys(strengths: Tensor) -> list[Color]:
+    """The darker, the stronger."""
+    return [(shade,) * 3 for shade in (_UNUSED * (1 - strengths)).tolist()]

@@ -107,7 +107,8 @@ def live_edges(layer: KANLinear, symbols: LayerSymbols) -> Tensor:
     base = base_weight(layer)
     if base is not None:
         live |= (base != 0).cpu()
-    if isinstance(symbols, SymbolicEdges):
+    symbols = symbols if isinstance(symbols, SymbolicEdges) else layer.symbolic
+    if symbols is not None:
         factors, affine = symbols.mask.detach().cpu(), symbols.affine.detach().cpu()
         for edge, function in symbols.functions.items():
             _, _, c, d = affine[edge].tolist()

@@ -6,7 +6,7 @@ lower to the upper one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ _BOXES_WIDTH, _LARGEST_CELL, _SMALLEST_CELL = 8.0, 0.8, 0.16
 # With room for numbers beside them.
 _TICK_BOXES_WIDTH, _LARGEST_TICK_CELL, _SMALLEST_TICK_CELL = 12.0, 1.15, 0.75
 _NODE_CELL, _LEAST_WIDTH = 0.16, 2.0
+_LARGEST_FACTOR_CELL = 0.8
 # Share of a cell that is taken by its box.
 _FILL, _TICK_FILL = 0.82, 0.6
 
@@ -37,12 +38,37 @@ class Frame:
 
 @dataclass(frozen=True)
 class Row:
-    """The drawn nodes of a layer of nodes, from left to right, each in a cell of this width."""
+    """The drawn nodes of a layer of nodes, from left to right, and the subnodes they are made of.
+
+    Each subnode has a cell of this width, and a node is in the middle of those of its subnodes. The
+    factors of a product stand below it; any other subnode is where its node is.
+    """
 
     nodes: tuple[int, ...]
     x: Positions
     y: float
     cell: float
+    subnodes: tuple[int, ...]
+    subnode_x: Positions
+    owner: NDArray[np.int64]
+    """For each subnode, the place of its node in `nodes`."""
+    drop: float
+    """How far factors are below their product."""
+
+    @property
+    def is_factor(self) -> NDArray[np.bool_]:
+        """Which subnodes are factors of a product."""
+        return self.is_product[self.owner]
+
+    @property
+    def is_product(self) -> NDArray[np.bool_]:
+        """Which nodes are products."""
+        return np.bincount(self.owner, minlength=len(self.nodes)) > 1
+
+    @property
+    def subnode_y(self) -> Positions:
+        """Heights of the subnodes."""
+        return np.where(self.is_factor, self.y - self.drop, self.y)
 
 
 @dataclass(frozen=True)
@@ -84,17 +110,29 @@ def natural_height(width: float, edges: Sequence[int], *, tick: bool) -> float:
 
 
 def arrange(
-    nodes: Sequence[Sequence[int]], edges: Sequence[int], frame: Frame, *, tick: bool
+    nodes: Sequence[Sequence[int]],
+    subnodes: Sequence[Mapping[int, Sequence[int]]],
+    edges: Sequence[int],
+    frame: Frame,
+    *,
+    tick: bool,
 ) -> Layout:
-    """Spreads nodes and boxes evenly over a frame; boxes shrink where it is low."""
+    """Spreads nodes and boxes evenly over a frame; boxes shrink where it is low.
+
+    Args:
+        nodes: The drawn nodes of each row.
+        subnodes: For each row those of its nodes, by node.
+        edges: Numbers of boxes between the rows.
+        frame: The place for all of it.
+        tick: Leave room for numbers.
+    """
     width, height = frame.right - frame.left, frame.top - frame.bottom
     room = height / len(edges)
     sizes = [min(_size(width, count, tick), 0.5 * room) for count in edges]
     gap = (height - sum(sizes)) / (2 * len(edges))
     rows, boxes, y = [], [], frame.bottom
     for index, members in enumerate(nodes):
-        x, cell = _spread(len(members), width)
-        rows.append(Row(tuple(members), frame.left + x, y, cell))
+        rows.append(_row(members, subnodes[index], frame, y, 0.4 * gap))
         if index < len(edges):
             size = sizes[index]
             x, cell = _spread(edges[index], width)
@@ -104,6 +142,23 @@ def arrange(
             boxes.append(Boxes(frame.left + x + shift, y + gap + size / 2, size, cell))
             y += size + 2 * gap
     return Layout(tuple(rows), tuple(boxes))
+
+
+def _row(
+    members: Sequence[int],
+    subnodes: Mapping[int, Sequence[int]],
+    frame: Frame,
+    y: float,
+    drop: float,
+) -> Row:
+    owner = np.repeat(np.arange(len(members)), [len(subnodes[node]) for node in members])
+    cells, cell = _spread(len(owner), frame.right - frame.left)
+    counts = np.bincount(owner, minlength=len(members))
+    x = frame.left + np.bincount(owner, weights=cells, minlength=len(members)) / counts
+    flat = tuple(subnode for node in members for subnode in subnodes[node])
+    narrowed = min(1.0, _LARGEST_FACTOR_CELL / cell)  # factors stay near their product
+    subnode_x = x[owner] + narrowed * (frame.left + cells - x[owner])
+    return Row(tuple(members), x, y, cell, flat, subnode_x, owner, drop)
 
 
 def _size(width: float, count: int, tick: bool) -> float:

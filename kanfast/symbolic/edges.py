@@ -114,23 +114,31 @@ class SymbolicEdges(nn.Module):
         """o and i, [n] each, of the symbolic edges, in the order of `postactivations`."""
         return self._out_index, self._in_index
 
-    def postactivations(self, x: Tensor, part: slice = slice(None)) -> Tensor:
-        """What each symbolic edge adds, masked: x [..., I] -> [..., n], ordered as `edges`.
-
-        With `part` only that part of the edges.
-        """
+    def postactivations(self, x: Tensor) -> Tensor:
+        """What each symbolic edge adds, masked: x [..., I] -> [..., n], ordered as `edges`."""
         if x.shape[-1:] != (self.in_features,):
             raise ValueError(f"expected x of shape [..., {self.in_features}], got {tuple(x.shape)}")
-        rows, columns = self._out_index[part], self._in_index[part]
+        return self.terms(x, *self.parameters_of_edges())
+
+    def parameters_of_edges(self) -> tuple[Tensor, Tensor]:
+        """a, b, c, d [n, 4] and the factors [n] of the symbolic edges, ordered as `edges`."""
+        rows, columns = self.edges
+        return self.affine[rows, columns], self.mask[rows, columns]
+
+    def terms(
+        self, x: Tensor, affine: Tensor, factors: Tensor, part: slice = slice(None)
+    ) -> Tensor:
+        """As `postactivations` with other `parameters_of_edges`, and of a part of the edges."""
+        columns = self._in_index[part]
         groups = self._groups if part == slice(None) else list(self._groups_of(part))
         if not groups:
             return x.new_zeros(*x.shape[:-1], 0)
-        a, b, c, d = self.affine[rows, columns].unbind(-1)
+        a, b, c, d = affine[part].unbind(-1)
         argument = a * x.index_select(-1, columns) + b
         value = torch.cat(
             [function(argument[..., its], self.limit) for function, its in groups], -1
         )
-        return self.mask[rows, columns] * (c * value + d)
+        return factors[part] * (c * value + d)
 
     def _groups_of(self, part: slice) -> Iterator[tuple[SymbolicFunction, slice]]:
         start, stop, _ = part.indices(len(self._out_index))
