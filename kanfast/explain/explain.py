@@ -72,9 +72,9 @@ def explain(
         )
     if len(model.nodes):
         raise ValueError(
-            "expected a model whose nodes are sums over edges, got one with multiplication nodes or "
-            "affine maps of nodes; products are found without them, as differences of squares or by "
-            "logarithms: give a KAN of the same widths without them"
+            "expected a model whose nodes are sums over edges, got one with multiplication nodes "
+            "or affine maps of nodes; give a KAN without them: products are found as differences "
+            "of squares or by logarithms"
         )
     _check(steps=steps, restarts=restarts, lamb=lamb, seconds=seconds, digits=digits or 0)
     names = Names(model, var, normalizer, output_normalizer)
@@ -120,7 +120,7 @@ def _attempts(
             fine = [networks.finer(network, dataset, steps) for network in near]
             fine.sort(key=lambda network: network.error)
             least = min(least, fine[0].error)
-            rows = problem.x[:_GUESS_ROWS]
+            rows = problem.features[:_GUESS_ROWS]
             starts = Batch.join([guesses(network.model, rows, functions) for network in fine])
             ranking = search(
                 starts, problem.x, problem.y, problem.floor, deadline, _reporter(show, size)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from kanfast.nn.kan import KAN
 
 _MOST_DIGITS = 6
-_SHARE = 0.01  # of the labels' deviation, that rounding may add to the error
+_SHARE = 1e-3  # of the labels' deviation, that rounding may add to the error
 _ALTERNATIVES = 6
 _SAME = 1e-6  # formulas that differ by less of the labels' deviation are the same
 _CANDIDATES = 5
@@ -104,19 +104,20 @@ def _simple(one: Batch, problem: Problem, names: Names) -> Batch:
 
 def _accuracy(predicted: Tensor, y: Tensor) -> Accuracy:
     error = (predicted - y).square()
-    spread = (y - y.mean(0)).square().sum().item()
-    r2 = 1 - error.sum().item() / spread if spread > 0 else math.nan
+    spread = (y - y.mean(0)).square().sum(0)
+    r2 = 1 - (error.sum(0) / spread).mean().item()  # nan if a label does not vary in these rows
     return Accuracy(error.mean().sqrt().item(), r2)
 
 
 def _digits(formula: Formula, dataset: Dataset, names: Names) -> int:
     """The fewest decimals, 2 to 6, with which rounding hardly adds to the training error."""
     x, y = dataset["train_input"], names.labels(dataset["train_label"])
+    deviation = y.std(0, correction=0)
 
     def error(written: Formula) -> float:
-        return (names.evaluate(written, x) - y).square().mean().sqrt().item()
+        return ((names.evaluate(written, x) - y) / deviation).square().mean().sqrt().item()
 
-    allowed = 1.1 * error(formula) + _SHARE * (y - y.mean(0)).square().mean().sqrt().item()
+    allowed = 1.1 * error(formula) + _SHARE
     for digits in range(2, _MOST_DIGITS):
         if error(formula.rounded(digits)) <= allowed:
             return digits

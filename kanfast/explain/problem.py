@@ -20,12 +20,13 @@ class Problem:
     """Rows in an order without meaning; float64 on the CPU.
 
     Attributes:
-        x: [N, inputs].
+        features: [N, features]. x: [N, inputs], those that are inputs of the model.
         y: [N, outputs], labels with mean 0 and deviation 1.
         mean, std: [outputs], of the labels as they were.
         floor: see `kanfast.explain.score`.
     """
 
+    features: Tensor
     x: Tensor
     y: Tensor
     mean: Tensor
@@ -55,7 +56,7 @@ def problem_of(dataset: Dataset, inputs: Tensor, seed: int) -> Problem:
     x, y = (dataset[f"train_{part}"].detach().cpu().double() for part in ("input", "label"))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(x), generator=generator)[:_ROWS]
-    x, y = x[rows][:, inputs.cpu()], y[rows]
+    features, y = x[rows], y[rows]
     mean, std = y.mean(0), y.std(0, correction=0)
     if (std <= 1e-14 * y.abs().amax(0)).any():
         constant = int((std <= 1e-14 * y.abs().amax(0)).nonzero()[0])
@@ -64,7 +65,7 @@ def problem_of(dataset: Dataset, inputs: Tensor, seed: int) -> Problem:
             "nothing to explain"
         )
     floor = floor_of(dataset["train_label"].dtype)
-    return Problem(x, (y - mean) / std, mean, std, floor)
+    return Problem(features, features[:, inputs.cpu()], (y - mean) / std, mean, std, floor)
 
 
 def distinct(lib: Functions) -> tuple[SymbolicFunction, ...]:

@@ -24,7 +24,7 @@ _UNCERTAIN_BITS = 5.0
 
 @dataclass(frozen=True)
 class Accuracy:
-    """On the test rows, over all outputs: root mean square error in the formula's units, and R2."""
+    """On the test rows, means over outputs: root mean square error in the formula's units, R2."""
 
     rmse: float
     r2: float

@@ -21,11 +21,10 @@ def tidied(one: Batch) -> tuple[Batch, Tensor]:
     """The network (a batch of 1) in standard form, and which parameters [P] that fixed."""
     batch = _without_dead_nodes(one.take([0]))
     fixed = [torch.zeros_like(edges[0], dtype=torch.bool) for edges in batch.edges]
-    for l in range(1, len(batch.tables)):
-        for node in range(batch.width[l]):
+    for l in range(len(batch.tables)):
+        for node in range(batch.width[l]) if l else ():
             _absorb_shift(batch, l, node)
             _set_scale(batch, l, node, fixed)
-    for l in range(len(batch.tables)):
         for _, o, i in (batch.tables[l] != NONE).nonzero().tolist():
             _set_phase(batch, l, o, i)
     parts = []

@@ -52,7 +52,8 @@ class ExplainedStack(SymbolicStack):
                 `Library`; all of the default one if None.
             var: Names or SymPy symbols of all features; x_1, x_2, ... if None.
             digits: Decimals of `Explanation.rounded`; if None the fewest, from 2 to 6, that add no
-                more than a tenth, plus a hundredth of the labels' deviation, to the training error.
+                more than a tenth, plus a thousandth of the labels' deviation, to the training
+                error.
             normalizer, output_normalizer: Means and standard deviations of the features and labels,
                 if the dataset holds (x - mean) / std: formulas are of x, in the labels' own unit.
             steps: Steps of each training.
