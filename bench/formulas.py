@@ -98,10 +98,10 @@ def is_target(formula: Formula, case: Case, x: torch.Tensor) -> bool:
     """Whether a formula, its constants rounded to two digits, is the function at these points."""
     values = formula.rounded(2)(x)
     truth = target(case)
-    return any(
-        bool(((values - wanted(x)).abs() < 1e-9).all())
-        for wanted in (truth, Formula((truth.outputs[0].evalf(),), truth.inputs).rounded(2))
-    )
+    (output,) = truth.outputs
+    floats = {c: sympy.Float(c) for c in output.atoms(sympy.NumberSymbol)}
+    rounded = Formula((output.xreplace(floats),), truth.inputs).rounded(2)
+    return any(bool(((values - wanted(x)).abs() < 1e-9).all()) for wanted in (truth, rounded))
 
 
 def run(case: Case, seed: int) -> Record:

@@ -21,9 +21,11 @@ def picture(
 ) -> Figure:
     """The body of `Explanation.figure`."""
     names = report.formula.inputs if in_vars is None else in_vars
+    outputs = named(report.rounded, out_vars)
     figure = Figure(figsize=_SIZE, facecolor="white")
-    heading = "\n".join(_line(name, output) for name, output in named(report.rounded, out_vars))
+    heading = "\n".join(_line(name, output) for name, output in outputs)
     figure.text(0.5, 0.97, heading, ha="center", va="top", fontsize=15)
+    labels = [sympy.Symbol(name) for name, _ in outputs] if out_vars is None else out_vars
     top = 0.86 - 0.06 * (len(report.rounded.outputs) - 1)
     for left, model, title, accuracy in (
         (0.0, report.numeric, "as learned", report.numeric_accuracy),
@@ -31,7 +33,7 @@ def picture(
     ):
         axes = figure.add_axes((left, 0.0, 0.5, top))
         plot.network(
-            model, report.samples, in_vars=names, out_vars=out_vars,
+            model, report.samples, in_vars=names, out_vars=labels,
             title=f"{title}: test RMSE {accuracy.rmse:.1e}", ax=axes,
         )  # fmt: skip
     return figure

@@ -119,7 +119,7 @@ class Explanation:
             "on the test rows",
             f"  network    {self.numeric_accuracy}",
             f"  formula    {self.formula_accuracy}",
-            f"  as above   {self.rounded_accuracy}",
+            f"  rounded    {self.rounded_accuracy}",
         ]
         others = self.alternatives[1:]
         if others:
