@@ -20,6 +20,7 @@ from pathlib import Path
 import sympy
 import torch
 
+from bench.records import machine
 from kanfast import KAN, create_dataset
 from kanfast.symbolic import Formula
 
@@ -71,6 +72,7 @@ class Record:
     seconds: float
     torch: str
     threads: int
+    commit: str  # of kanfast, with "+" if its files differ
 
 
 def target(case: Case) -> Formula:
@@ -104,7 +106,7 @@ def is_target(formula: Formula, case: Case, x: torch.Tensor) -> bool:
     return any(bool(((values - wanted(x)).abs() < 1e-9).all()) for wanted in (truth, rounded))
 
 
-def run(case: Case, seed: int) -> Record:
+def run(case: Case, seed: int, commit: str) -> Record:
     """One formula."""
     dataset = dataset_of(case, seed)
     grid_size = 3 + seed % 3
@@ -117,7 +119,7 @@ def run(case: Case, seed: int) -> Record:
         case.name, case.function, str(list(case.width)), str(list(case.ranges)), case.noise,
         grid_size, seed, is_target(report.formula, case, dataset["test_input"]),
         str(report.rounded), report.formula_accuracy.rmse, report.numeric_accuracy.rmse,
-        round(cpu, 2), round(wall, 2), torch.__version__, torch.get_num_threads(),
+        round(cpu, 2), round(wall, 2), torch.__version__, torch.get_num_threads(), commit,
     )  # fmt: skip
 
 
@@ -148,13 +150,14 @@ def main() -> None:
     if unknown:
         parser.error(f"no case {unknown[0]!r}; there are {', '.join(names)}")
     chosen = [case for case in CASES if not options.cases or case.name in options.cases]
+    commit = machine("cpu").commit
     records: list[Record] = []
     with options.output.open("w", newline="") as file:
         writer = csv.DictWriter(file, Record.__dataclass_fields__)
         writer.writeheader()
         for case in chosen:
             for seed in range(options.seeds):
-                record = run(case, seed)
+                record = run(case, seed, commit)
                 records.append(record)
                 writer.writerow(asdict(record))
                 file.flush()

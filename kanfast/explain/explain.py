@@ -1,15 +1,17 @@
 """`KAN.explain`: from data to a formula.
 
-1. A copy of the model is trained with a penalty, loses its dead nodes, and is trained again.
+1. A copy of the model is trained with a penalty and loses its dead nodes. The model and what is
+   left of it are trained without a penalty: that tells what accuracy may be hoped for.
 2. For 1, 2, ... nodes in every hidden layer, networks of that size are trained: the most important
-   nodes of the sparse one, and new starts. Sizes that are far worse than the sparse network are put
-   off. The best get a finer grid (`networks`).
+   nodes of the sparse one, and new starts. Sizes that are far worse than hoped for are put off. The
+   best get a finer grid (`networks`).
 3. The curves of these networks are matched with functions, edge by edge; the most likely
    combinations become networks of functions, whose parameters are all fitted to the data together.
    From the best of them a beam search goes on: other functions on an edge or on a group of edges,
    edges and nodes taken away (`start`, `moves`, `search`).
 4. Formulas are compared by their description length (`score`). The search ends when one is exact up
-   to rounding, or as good as the best network (as with noise), or the time is over.
+   to rounding, or as good as the best network is but for its number of parameters (as with noise),
+   or the time is over.
 5. Constants become simple numbers where the data allow it (`tidy`, `constants`).
 """
 
@@ -43,7 +45,7 @@ Show = Callable[[str | None], None]
 _GUESS_ROWS = 256
 _FAR_WORSE = 100.0  # in mean square error
 _READ = 3  # networks of a size that formulas are read off
-_AS_GOOD = 1.1  # as the best network, in mean square error
+_AS_GOOD = 1.1  # as the best network, in mean square error without what parameters save
 _PASSES = 3
 
 
@@ -104,37 +106,41 @@ def _attempts(
 ) -> list[Attempt]:
     """The best formulas of each size of network, until one is good enough or the time is over."""
     show("training with a penalty")
-    sparse, reference = networks.sparsified(model, dataset, steps, lamb)
-    largest = max(sparse.width[1:-1], default=1)
-    least = reference.error
+    sparse = networks.sparsified(model, dataset, steps, lamb)
+    show("training without a penalty")
+    whole = [networks.trained(m.copy(), dataset, steps) for m in (model, sparse)]
+    reference, noise = min(n.error for n in whole), min(n.noise for n in whole)
+    widest = max(model.width[1:-1], default=1)
+    expected = min(max(sparse.width[1:-1], default=1) + 1, widest)
     attempts: list[Attempt] = []
     for index in range(_PASSES):
+        largest = widest if index else expected
         for size in range(1, largest + 1):
             show(f"networks with {size} hidden node{'s' * (size > 1)}, pass {index + 1}")
             start = seed + 1_000_003 * index + 1_009 * size
             trained = networks.of_size(model, sparse, size, dataset, steps, restarts, start)
             best = trained[0].error
-            if index == 0 and size < largest and best > _FAR_WORSE * reference.error:
+            if index == 0 and size < largest and best > _FAR_WORSE * reference:
                 continue
             near = [n for n in trained[:_READ] if n.error <= _FAR_WORSE * best]
             fine = [networks.finer(network, dataset, steps) for network in near]
             fine.sort(key=lambda network: network.error)
-            least = min(least, fine[0].error)
+            noise = min(noise, *(network.noise for network in fine))
             rows = problem.features[:_GUESS_ROWS]
             starts = Batch.join([guesses(network.model, rows, functions) for network in fine])
             ranking = search(
                 starts, problem.x, problem.y, problem.floor, deadline, _reporter(show, size)
             )
             attempts.append(Attempt(ranking, fine[0].model))
-            if _is_good(ranking, problem, least) or time.monotonic() > deadline:
+            if _is_good(ranking, problem, noise) or time.monotonic() > deadline:
                 return attempts
     return attempts
 
 
-def _is_good(ranking: Ranking, problem: Problem, least: float) -> bool:
-    """The best formula is exact, or as good as the best network."""
+def _is_good(ranking: Ranking, problem: Problem, noise: float) -> bool:
+    """The best formula is exact, or as good as networks allow."""
     error = ranking.errors[0].item()
-    relative = least / problem.std.square().mean().item()
+    relative = noise / problem.std.square().mean().item()
     return error < EXACT * problem.floor or error <= _AS_GOOD * relative
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,14 +22,20 @@ _FINER = 2  # times the grid intervals, for the networks formulas are read off
 
 @dataclass(frozen=True)
 class Trained:
-    """A network and its mean square error on the training rows."""
+    """A network and its mean square error on the training rows.
+
+    Attributes:
+        noise: the error, corrected for the network's parameters: an estimate of the variance of
+            the noise if there is nothing else left; infinite if there are as many as labels.
+    """
 
     model: KAN
     error: float
+    noise: float
 
 
-def sparsified(model: KAN, dataset: Dataset, steps: int, lamb: float) -> tuple[KAN, Trained]:
-    """The model trained with a penalty and without its dead hidden nodes; and that, retrained.
+def sparsified(model: KAN, dataset: Dataset, steps: int, lamb: float) -> KAN:
+    """The model trained with a penalty, without its dead hidden nodes.
 
     `lamb` is in units of the variance of the labels.
     """
@@ -37,8 +44,7 @@ def sparsified(model: KAN, dataset: Dataset, steps: int, lamb: float) -> tuple[K
     sparse.fit(dataset, steps=steps, lamb=lamb * variance, log=0)
     scores = sparse.node_scores[1:-1]
     kept = [(s > _DEAD_NODE).nonzero().flatten().tolist() or [int(s.argmax())] for s in scores]
-    sparse = sparse.prune_node(active_neurons_id=kept)
-    return sparse, trained(sparse.copy(), dataset, steps)
+    return sparse.prune_node(active_neurons_id=kept)
 
 
 def of_size(
@@ -51,7 +57,8 @@ def of_size(
     """
     nodes = [score.argsort(descending=True)[:size].tolist() for score in sparse.node_scores[1:-1]]
     found = [trained(sparse.prune_node(active_neurons_id=nodes), dataset, steps)]
-    smaller = model.prune_node(active_neurons_id=[range(len(layer)) for layer in nodes])
+    counts = [range(min(size, width)) for width in model.width[1:-1]]
+    smaller = model.prune_node(active_neurons_id=counts)
     found += [
         trained(_renewed(smaller, seed + restart), dataset, steps) for restart in range(restarts)
     ]
@@ -77,7 +84,13 @@ def trained(model: KAN, dataset: Dataset, steps: int, *, update_grid: bool = Tru
         model.fit(dataset, steps=steps, log=0, update_grid=update_grid)
     with torch.no_grad():
         difference = model(dataset["train_input"]) - dataset["train_label"]
-    return Trained(model, difference.square().mean().item())
+    error, labels = difference.square().mean().item(), difference.numel()
+    parameters = sum(
+        int(layer.edge_mask.sum()) * (layer.grid_size + layer.spline_order + 1)
+        for layer in model.kan_layers
+    )
+    noise = error * labels / (labels - parameters) if labels > parameters else math.inf
+    return Trained(model, error, noise)
 
 
 def _renewed(model: KAN, seed: int) -> KAN:
