@@ -141,7 +141,8 @@ def _is_good(ranking: Ranking, problem: Problem, noise: float) -> bool:
     """The best formula is exact, or as good as networks allow."""
     error = ranking.errors[0].item()
     relative = noise / problem.std.square().mean().item()
-    return error < EXACT * problem.floor or error <= _AS_GOOD * relative
+    as_good = math.isfinite(noise) and error <= _AS_GOOD * relative
+    return as_good or error < EXACT * problem.floor
 
 
 def _reporter(show: Show, size: int) -> Callable[[Ranking], None]:

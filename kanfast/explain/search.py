@@ -17,7 +17,7 @@ from kanfast.explain.score import description_length
 THIN = 200  # rows for sorting out
 EXACT = 10.0  # times the floor: errors below it are rounding
 _KEPT = 8
-_BEAM = 4
+_BEAM, _BEAM_EDGES = 4, 48
 _ROUNDS = 8
 
 
@@ -71,7 +71,7 @@ def search(
     tried: set[tuple[int, ...]] = set()
     for _ in range(_ROUNDS):
         show(found)
-        beam = 1 if found.errors[0] < EXACT * floor else min(_BEAM, len(found.batch))
+        beam = 1 if found.errors[0] < EXACT * floor else _beam(found.batch)
         fresh = [k for k in range(beam) if found.batch.key(k) not in tried]
         fresh = [k for k in fresh if any((t[k] != NONE).any() for t in found.batch.tables)]
         if not fresh or time.monotonic() > deadline:
@@ -80,6 +80,12 @@ def search(
         moved = neighbours(found.batch.take(fresh), x[:THIN])
         found = found.merged(evaluate(moved, x, y, floor), _KEPT)
     return found
+
+
+def _beam(batch: Batch) -> int:
+    """How many networks go on: fewer of large ones, which have many neighbours."""
+    edges = sum(int((table[0] != NONE).sum()) for table in batch.tables)
+    return min(len(batch), _BEAM, max(1, _BEAM_EDGES // max(edges, 1)))
 
 
 def evaluate(batch: Batch, x: Tensor, y: Tensor, floor: float) -> Ranking:
