@@ -47,6 +47,7 @@ def write(path: Path, rows: int = 150) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_formula_in_the_units_of_the_table(run: Run, tmp_path: Path) -> None:
     table, picture = write(tmp_path / "circles.csv"), tmp_path / "p.png"
     code, out, err = run(

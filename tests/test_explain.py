@@ -124,6 +124,7 @@ def test_picture(found: tuple[KAN, Dataset, Explanation]) -> None:
     assert black[:500].sum() > 300
 
 
+@pytest.mark.slow
 def test_the_model_and_the_generator_stay_as_they_are(
     found: tuple[KAN, Dataset, Explanation],
 ) -> None:
@@ -140,6 +141,7 @@ def test_the_model_and_the_generator_stay_as_they_are(
     assert [a.score for a in again.alternatives] == [a.score for a in report.alternatives]
 
 
+@pytest.mark.slow
 def test_a_product_of_a_part_of_the_features() -> None:
     dataset = data(lambda x: x[:, [0]] * x[:, [2]], n_var=3, ranges=(0.5, 2))
     report = make([3, 3, 1], seed=1).explain(dataset, var=["a", "b", "c"], **QUICK)
@@ -147,6 +149,7 @@ def test_a_product_of_a_part_of_the_features() -> None:
     assert report.numeric.width[0] == 3
 
 
+@pytest.mark.slow
 def test_noise_does_not_become_structure() -> None:
     dataset = data(train_num=500)
     generator = torch.Generator().manual_seed(5)
@@ -189,6 +192,7 @@ def test_normalisers_are_undone() -> None:
     torch.testing.assert_close(values, raw["test_label"])
 
 
+@pytest.mark.slow
 def test_float32_selected_inputs_and_own_functions() -> None:
     library = Library()
     library.add("cubic", _cubic, complexity=1, sympy_fun=_cubic)
