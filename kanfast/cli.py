@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NoReturn, get_args
+from typing import get_args
 
 import torch
 
-from kanfast import compare, extras, report
+from kanfast import cli_explain, compare, report
 from kanfast.data import MAX_CLASSES, Data, InputError, Task, digits, table
 from kanfast.nn import KAN
 from kanfast.ops import GPU_TYPES, Backend, resolve_backend
+from kanfast.options import Parser, check_output, number, require
 from kanfast.train import History
 
 
@@ -24,7 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code: 0, or 2 when the input cannot be used."""
     options = _parser().parse_args(arguments)
     try:
-        _compare(options)
+        if options.command == "explain":
+            print(cli_explain.run(options))
+        else:
+            _compare(options)
     except InputError as error:
         print(f"kanfast: error: {error}", file=sys.stderr)
         return 2
@@ -33,30 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _Parser(argparse.ArgumentParser):
-    """Reports a wrong argument in one line; --help has the rest."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"kanfast: error: {message} (see {self.prog} --help)\n")
-
-
-def _number(kind: type[int] | type[float], least: float, *, strict: bool = False) -> Any:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not math.isfinite(value) or value < least or (strict and value == least):
-            raise argparse.ArgumentTypeError(
-                f"expected a number {'above' if strict else 'of at least'} {least:g}, got {text}"
-            )
-        return value
-
-    parse.__name__ = kind.__name__
-    return parse
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="kanfast", description="Kolmogorov-Arnold networks on fused kernels.")
+    parser = Parser(prog="kanfast", description="Kolmogorov-Arnold networks on fused kernels.")
     parser.add_argument("--version", action="version", version=f"kanfast {version('kanfast')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    cli_explain.add(commands)
     add = commands.add_parser(
         "compare",
         allow_abbrev=False,
@@ -65,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         " scikit-learn, or on a table of yours; print what came out and draw the training. Both use"
         " the same learning rate and weight decay; the defaults were chosen on validation rows.",
     ).add_argument
-    whole, positive = _number(int, 1), _number(float, 0, strict=True)
+    whole, positive = number(int, 1), number(float, 0, strict=True)
     add(
         "--widths",
         type=whole,
@@ -101,14 +85,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--weight-decay",
-        type=_number(float, 0),
+        type=number(float, 0),
         default=1.0,
         metavar="X",
         help="of AdamW (%(default)s)",
     )
     add(
         "--seed",
-        type=_number(int, 0),
+        type=number(int, 0),
         default=0,
         metavar="N",
         help="of all that is random (%(default)s)",
@@ -153,8 +137,8 @@ def _parser() -> argparse.ArgumentParser:
 def _compare(options: argparse.Namespace) -> None:
     # The CPU profiler that measures memory otherwise logs that it found no GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")
-    _require("tqdm", "matplotlib")
-    _check_output(options.output)
+    require("tqdm", "matplotlib")
+    check_output(options.output)
     device = _device(options.device)
     data = _data(options).to(device)
     torch.set_num_threads(options.threads)
@@ -199,24 +183,6 @@ def _compare(options: argparse.Namespace) -> None:
     print(f"Picture: {options.output}")
 
 
-def _require(*modules: str) -> None:
-    try:
-        extras.require(*modules)
-    except extras.MissingExtra as error:
-        raise InputError(str(error)) from error
-
-
-def _check_output(path: Path) -> None:
-    # Before the training rather than after it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    known = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if path.suffix[1:].lower() not in known:
-        raise InputError(f"cannot write {path}: end its name in one of .{', .'.join(known)}")
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
-        raise InputError(f"cannot write {path}: name a file in a folder that exists and is yours")
-
-
 def _device(name: str) -> torch.device:
     present = ["cpu", *(kind for kind in GPU_TYPES if getattr(torch, kind).is_available())]
     if name == "auto":
@@ -245,7 +211,7 @@ def _data(options: argparse.Namespace) -> Data:
     for name in ("target", "drop", "task"):
         if getattr(options, name):
             raise InputError(f"--{name} is about a table of yours: give it with --csv FILE")
-    _require("sklearn")
+    require("sklearn")
     return digits(options.seed)
 
 

@@ -127,16 +127,7 @@ def table(
     Raises:
         InputError: the file or the named columns cannot be used.
     """
-    names, cells = _read(path)
-    for column in (target, *drop):
-        if column not in names:
-            raise InputError(f"{path} has no column {column!r}; it has {', '.join(names)}")
-    kept = [j for j, column in enumerate(names) if column not in (target, *drop)]
-    if not kept:
-        raise InputError(f"{path} has no column left to predict {target!r} from")
-
-    x = np.array([[_number(path, names[j], row, cells[row][j]) for j in kept] for row in cells])
-    answers = {row: line[names.index(target)].strip() for row, line in cells.items()}
+    _, x, answers = _columns(path, target, drop)
     for row, cell in answers.items():
         if cell.lower() in ("", "nan"):
             raise InputError(_missing(path, target, row))
@@ -147,6 +138,41 @@ def table(
     if numeric or task == "regression":
         y = np.array([_number(path, target, row, cell) for row, cell in answers.items()])
     return prepare(path.name, x, y, task, seed)
+
+
+def numbers(
+    path: Path, target: str, *, drop: tuple[str, ...] = ()
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Read a CSV file as `table` does, for a regression: features' names, x [N, F] and y [N].
+
+    Raises:
+        InputError: the file or the named columns cannot be used, or a column has one value only.
+    """
+    names, x, answers = _columns(path, target, drop)
+    y = np.array([_number(path, target, row, cell) for row, cell in answers.items()])
+    if len(x) < MIN_ROWS:
+        raise InputError(f"{path.name} has {len(x)} rows: give at least {MIN_ROWS}")
+    for name, column in zip((*names, target), (*x.T, y), strict=True):
+        if (column == column[0]).all():
+            advice = "nothing to learn" if name == target else "leave it out with --drop"
+            raise InputError(f"{path.name} has one value in {name!r}, {column[0]}: {advice}")
+    return names, x, y
+
+
+def _columns(
+    path: Path, target: str, drop: tuple[str, ...]
+) -> tuple[list[str], NDArray[np.float64], dict[int, str]]:
+    """The features' names and values [N, F], and the cell of the target by line number."""
+    names, cells = _read(path)
+    for column in (target, *drop):
+        if column not in names:
+            raise InputError(f"{path} has no column {column!r}; it has {', '.join(names)}")
+    kept = [j for j, column in enumerate(names) if column not in (target, *drop)]
+    if not kept:
+        raise InputError(f"{path} has no column left to predict {target!r} from")
+    x = np.array([[_number(path, names[j], row, cells[row][j]) for j in kept] for row in cells])
+    answers = {row: line[names.index(target)].strip() for row, line in cells.items()}
+    return [names[j] for j in kept], x, answers
 
 
 def _read(path: Path) -> tuple[list[str], dict[int, list[str]]]:

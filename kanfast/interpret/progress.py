@@ -7,8 +7,11 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress(steps: int, *, quiet: bool) -> Iterator[Callable[[str | None], None]]:
-    """A function to be called after each step, with a line to show or None to leave it as it is."""
+def progress(steps: int | None, *, quiet: bool) -> Iterator[Callable[[str | None], None]]:
+    """A function to be called after each step, with a line to show or None to leave it as it is.
+
+    With `steps` None it is not known how many there will be.
+    """
     try:
         from tqdm.auto import tqdm
     except ImportError:

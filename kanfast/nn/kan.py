@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
-from kanfast.nn.formulas import SymbolicStack
+from kanfast.nn.explained import ExplainedStack
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import Nodes, parse_widths
 from kanfast.ops import Backend
 
 
-class KAN(SymbolicStack):
+class KAN(ExplainedStack):
     """Layers of `KANLinear`, one after the other.
 
     Args:
@@ -33,8 +33,8 @@ class KAN(SymbolicStack):
         layers, grid_size, spline_order, samples, input_mask: See `LayerStack`.
 
     The methods of pykan's workflow are those of the classes it is built on: `TrainedStack` (fit,
-    attribute, prune, ...), `InspectedStack` (plot, get_fun, ...) and `SymbolicStack` (fix_symbolic,
-    symbolic_formula, ...).
+    attribute, prune, ...), `InspectedStack` (plot, get_fun, ...), `SymbolicStack` (fix_symbolic,
+    symbolic_formula, ...) and `ExplainedStack` (explain).
 
     Raises:
         ValueError, TypeError: As `KANLinear`; fewer than two widths, or arities that do not fit.
