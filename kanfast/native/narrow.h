@@ -74,9 +74,9 @@ void forward_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *bl
     }
 }
 
-/* dx[b][i], as input_grad_tile. g [outputs][ROWS]. */
+/* dx[b][i], of rows at a stride, as input_grad_tile. g [outputs][ROWS]. */
 template <typename T, int K>
-void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *blocks, const T *tables, const T *g, T *dx) {
+void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *blocks, const T *tables, const T *g, T *dx, int64_t stride) {
     constexpr int L = Simd<T>::lanes;
     for (int b = 0; b < rows; b += L)
         for (int i = 0; i < inputs; ++i) {
@@ -85,7 +85,7 @@ void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> 
             for (int o = 0; o < outputs; ++o) sum += load(g + o * ROWS + b) * row.edge(tables + (i * outputs + o) * table_size<T>());
             T lane[L];
             store(lane, sum);
-            for (int l = 0; l < L; ++l) dx[(b + l) * INPUTS + i] = lane[l];
+            for (int l = 0; l < L && b + l < rows; ++l) dx[(b + l) * stride + i] = lane[l];
         }
 }
 
