@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast import autograd, checks, native, packing
+from kanfast import autograd, native, packing
 from kanfast.basis import Basis
 from kanfast.ops import native_obstacle
 from kanfast.primitives import Spec, is_plain, layer_grad_op, layer_op, unobserved
@@ -41,7 +41,7 @@ def fits(x: Tensor, layers: Sequence[Arguments]) -> bool:
         (dtype == torch.float32 or dtype == torch.float64)
         and x.is_cpu
         and len(shape) > 0
-        and not checks.autocasting("cpu")
+        and not torch.is_autocast_enabled("cpu")
         and native_obstacle() is None
     ):
         return False

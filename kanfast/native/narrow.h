@@ -95,10 +95,11 @@ void weight_grad_narrow(const Block<T, K> &block, int rows, bool residual, int s
     constexpr int L = Simd<T>::lanes;
     for (int b = 0; b < rows; b += L) {
         const Row<T, K> row(block, b);
-        for (int j = 0; j < splines; ++j) {
+        auto which = K - row.cell;  // of the row's K + 1 values is that of spline j
+        for (int j = 0; j < splines; ++j, which += 1) {
             Vec<T> f = {};
 #pragma GCC unroll 8
-            for (int r = 0; r <= K; ++r) f = row.cell == typename Simd<T>::bits{} + (j + K - r) ? row.values[r] : f;
+            for (int r = 0; r <= K; ++r) f = which == typename Simd<T>::bits{} + r ? row.values[r] : f;
             store(dense + j * ROWS + b, f);
         }
     }
