@@ -99,22 +99,15 @@ def _rows(x: Tensor, layers: Sequence[Arguments]) -> Tensor:
     if torch.compiler.is_compiling():
         for arguments in layers:
             x = cast(Tensor, CompiledLayer.apply(x, *arguments))
-    elif torch.is_grad_enabled() and _differentiable(x, layers):
-        x = Layers.apply(layers, x, *[t for arguments in layers for t in arguments[:4]])[-1]
-    else:
-        for arguments in layers:
-            x = native.layer(x, *arguments)
+        return x
+    graph = torch.is_grad_enabled()
+    for n, arguments in enumerate(layers):
+        if graph and packing.any_differentiable(x, *arguments[:3]):
+            rest = layers[n:]
+            tensors = [t for arguments in rest for t in arguments[:4]]
+            return cast(Tensor, Layers.apply(rest, x, *tensors)[-1])
+        x = native.layer(x, *arguments)
     return x
-
-
-def _differentiable(x: Tensor, layers: Sequence[Arguments]) -> bool:
-    if x.requires_grad and not x.is_inference():
-        return True
-    for arguments in layers:
-        for t in arguments[:3]:
-            if t is not None and t.requires_grad and not t.is_inference():
-                return True
-    return False
 
 
 class Layers(Function):
