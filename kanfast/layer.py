@@ -1,124 +1,163 @@
-"""A whole layer, from parameters to output, in one native call: the usual case on CPUs.
+"""Whole layers, from parameters to outputs, in one native call each: the usual case on CPUs.
 
 Packing the coefficients by themselves, checking them and differentiating the packing take longer
-than a small layer. Whatever is not the usual case takes `kanfast.kan_linear`, with the same result.
+than a small layer, and so does an autograd function for each of several layers. Whatever is not the
+usual case takes `kanfast.kan_linear`, with the same result.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast import autograd, checks, native, packing
+from kanfast import autograd, native, packing
 from kanfast.basis import Basis
 from kanfast.ops import native_obstacle
-from kanfast.primitives import Spec, layer_grad_op, layer_op, unobserved
+from kanfast.primitives import Spec, is_plain, layer_grad_op, layer_op, unobserved
 
 FUSED = ("silu", "none")  # the activations that the native code evaluates by itself
 
+# Of a layer: weight [O, I, G + k], base [O, I], scaler [O, I], grid [I, G + 2k + 1], basis.
+Arguments: TypeAlias = tuple[Tensor, Tensor | None, Tensor | None, Tensor, Basis]
 
-def fits(
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-) -> bool:
-    """Whether `layer` takes these: eager mode, nobody who looks on, plain contiguous CPU tensors.
+_Grads: TypeAlias = tuple[Tensor | None, ...]
+
+
+def fits(x: Tensor, layers: Sequence[Arguments]) -> bool:
+    """Whether `evaluate` takes these: nobody who looks on, plain contiguous CPU tensors.
 
     Of arguments that do not fit together it only says no: it is `kan_linear` that complains.
     """
-    if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting() or not weight.is_cpu or native_obstacle() is not None:
-            return False
-    elif not unobserved(x, weight, base, scaler, grid) or forward_ad._current_level >= 0:
+    compiling = torch.compiler.is_compiling()
+    if torch.compiler.is_exporting() if compiling else not _alone(x):
         return False
-    dtype, edges = x.dtype, weight.shape[:2]
-    return (
+    dtype, shape = x.dtype, x.shape
+    if not (
         (dtype == torch.float32 or dtype == torch.float64)
-        and basis.activation in FUSED
-        and (base is None) == (basis.activation == "none")
-        and weight.dim() == 3
-        and x.dim() > 0
-        and x.shape[-1] == edges[1]
-        and edges.numel() > 0
         and x.is_cpu
-        and not checks.autocasting("cpu")
-        and _plain(weight, dtype, (*edges, basis.num_splines))
-        and (base is None or _plain(base, dtype, edges))
-        and (scaler is None or _plain(scaler, dtype, edges))
-        and (grid.dtype == torch.float32 or grid.dtype == torch.float64)
-        and _plain(grid, grid.dtype, (edges[1], basis.num_knots))
+        and len(shape) > 0
+        and not torch.is_autocast_enabled("cpu")
         and native_obstacle() is None
+    ):
+        return False
+    width = shape[-1]
+    for weight, base, scaler, grid, basis in layers:
+        if weight.dim() != 3:
+            return False
+        outputs, inputs, splines = weight.shape
+        edges, of_grid = (outputs, inputs), grid.dtype
+        if not (
+            inputs == width
+            and splines == basis.num_splines
+            and outputs * inputs > 0
+            and basis.activation in FUSED
+            and (base is None) == (basis.activation == "none")
+            and (compiling or _all_plain(weight, base, scaler, grid))
+            and _contiguous(weight, dtype)
+            and (base is None or (base.shape == edges and _contiguous(base, dtype)))
+            and (scaler is None or (scaler.shape == edges and _contiguous(scaler, dtype)))
+            and (of_grid == torch.float32 or of_grid == torch.float64)
+            and grid.shape == (inputs, basis.num_knots)
+            and _contiguous(grid, of_grid)
+        ):
+            return False
+        width = outputs
+    return True
+
+
+def _alone(*tensors: Tensor | None) -> bool:
+    """Whether nobody looks on in eager mode, and no tangents are about."""
+    return unobserved(*tensors) and forward_ad._current_level < 0
+
+
+def _all_plain(weight: Tensor, base: Tensor | None, scaler: Tensor | None, grid: Tensor) -> bool:
+    return (
+        is_plain(weight)
+        and (base is None or is_plain(base))
+        and (scaler is None or is_plain(scaler))
+        and is_plain(grid)
     )
 
 
-def _plain(t: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> bool:
-    return t.dtype == dtype and t.shape == shape and t.is_cpu and t.is_contiguous()
+def _contiguous(t: Tensor, dtype: torch.dtype) -> bool:
+    return t.dtype == dtype and t.is_cpu and t.is_contiguous()
 
 
-def layer(
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-) -> Tensor:
-    """x [..., I] -> y [..., O], for arguments that `fits`; differentiable to any order."""
-    if torch.compiler.is_compiling():
-        rows = x.reshape(-1, x.shape[-1]).contiguous()
-        z: Tensor = CompiledLayer.apply(rows, weight, base, scaler, grid, basis)
-        return z.reshape(*x.shape[:-1], weight.shape[0])
-    rows = (x if x.dim() == 2 else x.reshape(-1, x.shape[-1])).contiguous()
-    if torch.is_grad_enabled() and any(map(_differentiable, (x, weight, base, scaler))):
-        y: Tensor = Layer.apply(rows, weight, base, scaler, grid, basis)
-    else:
-        y = native.layer(rows, weight, base, scaler, grid, basis)
+def evaluate(x: Tensor, layers: Sequence[Arguments]) -> Tensor:
+    """x [..., I] -> y [..., O] of the last layer, for what `fits`; differentiable to any order."""
+    flat = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    y = _rows(flat.contiguous(), layers)
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[1])
 
 
-def _differentiable(t: Tensor | None) -> bool:
-    return t is not None and t.requires_grad and not t.is_inference()
+def _rows(x: Tensor, layers: Sequence[Arguments]) -> Tensor:
+    if torch.compiler.is_compiling():
+        for arguments in layers:
+            x = cast(Tensor, CompiledLayer.apply(x, *arguments))
+        return x
+    graph = torch.is_grad_enabled()
+    for n, arguments in enumerate(layers):
+        if graph and packing.any_differentiable(x, *arguments[:3]):
+            rest = layers[n:]
+            tensors = [t for arguments in rest for t in arguments[:4]]
+            return cast(Tensor, Layers.apply(rest, x, *tensors)[-1])
+        x = native.layer(x, *arguments)
+    return x
 
 
-class Layer(Function):
-    """`layer` over a matrix x; gradients of gradients are those of the primitives."""
+class Layers(Function):
+    """Layers one after the other over a matrix x, a native call each.
+
+    The values between them are outputs, too, so that they are part of the graph wherever a gradient
+    is differentiated in its turn; then gradients are those of the primitives.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        base: Tensor | None,
-        scaler: Tensor | None,
-        grid: Tensor,
-        basis: Basis,
-    ) -> Tensor:
-        """Its arguments are those of `layer`."""
-        ctx.save_for_backward(x, weight, base, scaler, grid)
-        ctx.basis = basis
-        return native.layer(x, weight, base, scaler, grid, basis)
+        ctx: Any, layers: Sequence[Arguments], x: Tensor, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        """Outputs of all layers; tensors are weight, base, scaler and grid of each."""
+        ctx.set_materialize_grads(False)
+        values: list[Tensor] = []
+        saved: list[Tensor | None] = []
+        for weight, base, scaler, grid, basis in layers:
+            saved += (x, weight, base, scaler, grid)
+            values.append(x := native.layer(x, weight, base, scaler, grid, basis))
+        ctx.save_for_backward(*saved)
+        ctx.bases = [arguments[4] for arguments in layers]
+        return tuple(values)
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, weight, base and scaler."""
-        x, weight, base, scaler, grid = ctx.saved_tensors
-        needs = ctx.needs_input_grad[:4]
-        if not torch.is_grad_enabled() and unobserved(g) and forward_ad._current_level < 0:
-            grads = native.layer_grad(g, x, weight, base, scaler, grid, ctx.basis, needs)
-        else:
-            grads = _differentiable_grad(g, x, weight, base, scaler, grid, ctx.basis, needs)
-        return *grads, None, None
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Gradients of x and of weight, base and scaler of each layer."""
+        needs, saved = ctx.needs_input_grad, ctx.saved_tensors
+        once = not torch.is_grad_enabled() and _alone(*gradients)
+        call: Callable[..., _Grads] = native.layer_grad if once else _differentiable_grad
+        g: Tensor | None = None
+        found: tuple[Tensor | None, ...] = ()
+        for n in range(len(gradients) - 1, -1, -1):
+            g = _sum(g, gradients[n])
+            if g is None:
+                found = (None, None, None, None, *found)
+                continue
+            at = 4 * n + 2  # of the weight among the arguments
+            wanted = (True in needs[:at], *needs[at : at + 3])
+            g, *d_parameters = call(g, *saved[5 * n : 5 * n + 5], ctx.bases[n], wanted)
+            found = (*d_parameters, None, *found)
+        return None, g, *found
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
 
 
 class CompiledLayer(Function):
-    """`Layer` in a graph of torch.compile, where nothing is differentiated twice."""
+    """A layer in a graph of torch.compile, where nothing is differentiated twice."""
 
     @staticmethod
     def forward(
@@ -130,7 +169,7 @@ class CompiledLayer(Function):
         grid: Tensor,
         basis: Basis,
     ) -> Tensor:
-        """Its arguments are those of `layer`."""
+        """Its arguments are x and those of a layer."""
         ctx.save_for_backward(x, weight, base, scaler, grid)
         ctx.basis = basis
         return cast(Tensor, layer_op(x, weight, base, scaler, grid, *_scalars(basis)))

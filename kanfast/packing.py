@@ -17,14 +17,18 @@ def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
     """[O, I, G + k], [O, I], [O, I] -> [J, I, O], contiguous."""
     if not _native(weight, base, scaler):
         return _plain(weight, base, scaler)
-    if not (torch.is_grad_enabled() and any(_differentiable(t) for t in (weight, base, scaler))):
+    if not (torch.is_grad_enabled() and any_differentiable(weight, base, scaler)):
         return native.pack(weight, base, scaler)
     c: Tensor = Pack.apply(weight, base, scaler)
     return c
 
 
-def _differentiable(t: Tensor | None) -> bool:
-    return t is not None and t.requires_grad and not t.is_inference()
+def any_differentiable(*tensors: Tensor | None) -> bool:
+    """Whether one of them may get a gradient."""
+    for t in tensors:  # noqa: SIM110 (a generator takes longer)
+        if t is not None and t.requires_grad and not t.is_inference():
+            return True
+    return False
 
 
 def _plain(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:

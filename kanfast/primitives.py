@@ -70,19 +70,25 @@ def unobserved(*tensors: Tensor | None) -> bool:
     Then the implementation is called directly, as torch takes longer to dispatch an op written in
     Python than a small layer to run.
     """
-    return (
-        not torch.compiler.is_compiling()
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._len_torch_function_stack() == 0
-        and torch._C._get_tracing_state() is None
-        and all(t is None or _is_plain(t) for t in tensors)
-    )
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._get_tracing_state() is not None
+    ):
+        return False
+    for t in tensors:  # noqa: SIM110 (a generator takes longer)
+        if t is not None and not is_plain(t):
+            return False
+    return True
 
 
-def _is_plain(t: Tensor) -> bool:
+def is_plain(t: Tensor) -> bool:
+    """Whether a tensor is just that, and no subclass."""
     # torch.autograd.grad(is_grads_batched=True) batches without a transform.
-    return type(t) in (Tensor, Parameter) and not is_legacy_batchedtensor(t)
+    kind = type(t)
+    return kind is Parameter or (kind is Tensor and not is_legacy_batchedtensor(t))
 
 
 def _of(spec: Spec) -> tuple[str, Basis, int, str]:

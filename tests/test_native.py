@@ -304,9 +304,9 @@ class TestWholeLayer:
 
     def test_what_does_not_fit_goes_the_usual_way(self):
         whole, *_ = self.make((5, 3, 2), "uniform", "silu", True)
-        x, weight, base, scaler, grid, basis = whole.args
-        assert layer.fits(x.expand(4, 5, 3), weight, base, scaler, grid, basis)
-        for other in (
+        x, ((weight, base, scaler, grid, basis),) = whole.args
+        assert layer.fits(x.expand(4, 5, 3), ((weight, base, scaler, grid, basis),))
+        for given, *other in (
             (x[:, :2], weight, base, scaler, grid, basis),
             (x.float(), weight, base, scaler, grid, basis),
             (x, weight[..., :-1], base, scaler, grid, basis),
@@ -316,7 +316,7 @@ class TestWholeLayer:
             (x, weight, base, scaler, grid[:2], basis),
             (x, weight, base, scaler, grid, make_basis(activation="gelu")),
         ):
-            assert not layer.fits(*other)
+            assert not layer.fits(given, (other,))
 
     @staticmethod
     def make(shape, knots, activation, with_scaler):
@@ -335,7 +335,7 @@ class TestWholeLayer:
             c = packing._plain(weight, base, scaler)
             return kan_linear(x, c, grid, basis=basis, backend="reference")
 
-        whole = partial(layer.layer, x, weight, base, scaler, grid, basis)
+        whole = partial(layer.evaluate, x, ((weight, base, scaler, grid, basis),))
         tensors = [t for t in (x, weight, base, scaler) if t is not None]
         return whole, plain, tensors, torch.randn(rows, outputs, generator=generator).double()
 

@@ -176,8 +176,8 @@ def layer(
     All are contiguous and of the dtype of x, float32 or float64; grid may be of either. The
     activation is "silu", with a base, or "none", without one.
     """
-    y = torch.empty((x.shape[0], weight.shape[0]), dtype=x.dtype)
-    _run_layer(FORWARD, x, None, (weight, base, scaler), grid, basis, y)
+    y = x.new_empty((x.shape[0], weight.shape[0]))
+    _run_layer(FORWARD, x, weight, base, scaler, grid, basis, y)
     return y
 
 
@@ -192,32 +192,41 @@ def layer_grad(
     needs: tuple[bool, ...],
 ) -> tuple[Tensor | None, ...]:
     """The gradients of x, weight, base and scaler that are needed, from that of `layer`."""
-    parameters = (weight, base, scaler)
-    grads = tuple(
-        torch.empty_like(t) if need and t is not None else None
-        for t, need in zip((x, *parameters), needs, strict=True)
-    )
-    _run_layer(BACKWARD, x, g.contiguous(), parameters, grid, basis, None, grads)
+    d_x = torch.empty_like(x) if needs[0] else None
+    d_weight = torch.empty_like(weight) if needs[1] else None
+    d_base = torch.empty_like(base) if base is not None and needs[2] else None
+    d_scaler = torch.empty_like(scaler) if scaler is not None and needs[3] else None
+    grads = (d_x, d_weight, d_base, d_scaler)
+    if x.shape[0]:
+        g = g.contiguous()
+        _run_layer(BACKWARD, x, weight, base, scaler, grid, basis, None, g, *grads)
+    else:
+        for t in grads:
+            if t is not None:
+                t.zero_()
     return grads
 
 
 def _run_layer(
     op: int,
     x: Tensor,
-    g: Tensor | None,
-    parameters: tuple[Tensor | None, ...],
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
     grid: Tensor,
     basis: Basis,
-    out: Tensor | None,
-    grads: tuple[Tensor | None, ...] = (None,) * 4,
+    y: Tensor | None,
+    g: Tensor | None = None,
+    d_x: Tensor | None = None,
+    d_weight: Tensor | None = None,
+    d_base: Tensor | None = None,
+    d_scaler: Tensor | None = None,
 ) -> None:
+    # Written out, as this takes about as long as a small layer.
     rows, inputs = x.shape
-    outputs = parameters[0].shape[0] if parameters[0] is not None else 0
     if not rows:
-        for t in grads:
-            if t is not None:
-                t.zero_()
         return
+    outputs, dtype = weight.shape[0], x.dtype
     problem = PROBLEM.pack(
         rows,
         inputs,
@@ -225,8 +234,8 @@ def _run_layer(
         basis.grid_size,
         0,
         basis.uniform,
-        SILU if basis.activation == "silu" else NO_ACTIVATION,
-        _threads(rows, inputs, outputs, x.dtype, basis),
+        NO_ACTIVATION if base is None else SILU,
+        _threads(rows, inputs, outputs, dtype, basis),
         grid.dtype == torch.float64,
         x.data_ptr(),
         0,
@@ -235,11 +244,16 @@ def _run_layer(
         0,
         grid.data_ptr(),
         SILU_SLOPE_POWERS if op == BACKWARD else 0,
-        0 if out is None else out.data_ptr(),
-        *map(_address, parameters),
-        *map(_address, grads),
+        0 if y is None else y.data_ptr(),
+        weight.data_ptr(),
+        0 if base is None else base.data_ptr(),
+        0 if scaler is None else scaler.data_ptr(),
+        0 if d_x is None else d_x.data_ptr(),
+        0 if d_weight is None else d_weight.data_ptr(),
+        0 if d_base is None else d_base.data_ptr(),
+        0 if d_scaler is None else d_scaler.data_ptr(),
     )
-    _call(op, x.dtype, basis, problem, inputs, outputs)
+    _call(op, dtype, basis, problem, inputs, outputs)
 
 
 def _threads(rows: int, inputs: int, outputs: int, dtype: torch.dtype, basis: Basis) -> int:

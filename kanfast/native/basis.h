@@ -19,15 +19,53 @@ template <typename T> inline Vec<T> liveness(Vec<T> x, decltype(Vec<T>{} < Vec<T
 }
 
 /* Equal steps: with t the fraction of the cell, degree d follows from d - 1 by
- * N_r = ((t + d - r) N_{r-1} + (r + 1 - t) N_r) / d, all terms positive, and each derivative is a difference. */
-template <typename T, int K> void uniform_splines(const Problem &p, const T *x, int rows, int64_t i, Block<T, K> &out) {
+ * N_r = ((t + d - r) N_{r-1} + (r + 1 - t) N_r) / d, all terms positive, and each derivative is a difference. Here without
+ * the division by (K - n)! and by the step. */
+template <typename T, int K> inline void local_splines(Vec<T> t, int degree, Vec<T> *n) {
+    n[0] = all(T(1));
+    for (int d = 1; d <= K; ++d) {
+        n[d] = all(T(0));
+        if (d <= degree) {
+            for (int r = d; r; --r) n[r] = (t + T(d - r)) * n[r - 1] + (T(r + 1) - t) * n[r];
+            n[0] = (T(1) - t) * n[0];
+        } else {
+            for (int r = d; r; --r) n[r] = n[r - 1] - n[r];
+            n[0] = -n[0];
+        }
+    }
+}
+
+/* The same for the usual degree, in half the operations. The inner ones are at least 1 / 6, so nothing cancels. */
+template <typename T> inline void cubics(Vec<T> t, Vec<T> *n) {
+    const Vec<T> s = T(1) - t;
+    n[0] = s * s * s;
+    n[1] = T(4) - t * t * (T(6) - T(3) * t);
+    n[2] = T(4) - s * s * (T(6) - T(3) * s);
+    n[3] = t * t * t;
+}
+
+/* And its first derivative. */
+template <typename T> inline void cubic_slopes(Vec<T> t, Vec<T> *n) {
+    const Vec<T> s = T(1) - t;
+    n[0] = -(s * s);
+    n[1] = t * (T(3) * t - T(4));
+    n[2] = s * (T(4) - T(3) * s);
+    n[3] = t * t;
+}
+
+/* The derivatives of order p.deriv and, where `slopes` is not null, of the next order, too. */
+template <typename T, int K>
+void uniform_splines(const Problem &p, const T *x, int rows, int64_t i, Block<T, K> &out, Block<T, K> *slopes) {
     constexpr int L = Simd<T>::lanes;
     const Steps<T> steps = p.steps<T>(i, K);
     const T start = -(T(p.grid_size) / 2 + K), cells = T(p.grid_size + 2 * K);
-    const int degree = K - p.deriv;
-    T scale = degree < 0 ? 0 : 1;
-    for (int d = 2; d <= degree; ++d) scale /= d;
-    for (int n = 0; n < p.deriv; ++n) scale /= steps.step;
+    auto scale_of = [&](int64_t deriv) {
+        T scale = deriv > K ? 0 : 1;
+        for (int64_t d = 2; d <= K - deriv; ++d) scale /= d;
+        for (int64_t n = 0; n < deriv; ++n) scale /= steps.step;
+        return scale;
+    };
+    const T scale = scale_of(p.deriv), slope_scale = slopes ? scale_of(p.deriv + 1) : T(0);
     for (int b = 0; b < rows; b += L) {
         const Vec<T> v = load(x + b), z = (v - steps.middle) / steps.step, position = z - start;
         const auto inside = (position >= T(0)) & (position < cells);
@@ -36,21 +74,18 @@ template <typename T, int K> void uniform_splines(const Problem &p, const T *x, 
         floor += (z - (start + floor) < T(0)) & (floor > T(0)) ? all(T(-1)) : all(T(0));
         const auto cell = __builtin_convertvector(floor, typename Simd<T>::index);
         const Vec<T> t = inside ? z - (start + floor) : all(T(0));
-        Vec<T> n[K + 1];
-        n[0] = all(T(1));
-        for (int d = 1; d <= K; ++d) {
-            n[d] = all(T(0));
-            if (d <= degree) {
-                for (int r = d; r; --r) n[r] = (t + T(d - r)) * n[r - 1] + (T(r + 1) - t) * n[r];
-                n[0] = (T(1) - t) * n[0];
-            } else {
-                for (int r = d; r; --r) n[r] = n[r - 1] - n[r];
-                n[0] = -n[0];
-            }
-        }
-        const Vec<T> live = liveness<T>(v, inside, scale);
-        for (int r = 0; r <= K; ++r) store(out.values + r * ROWS + b, n[r] * live);
-        memcpy(out.cells + b, &cell, sizeof cell);
+        auto put = [&](int64_t deriv, T factor, Block<T, K> &to) {
+            Vec<T> n[K + 1];
+            if (K == 3 && deriv < 2)
+                deriv ? cubic_slopes<T>(t, n) : cubics<T>(t, n);
+            else
+                local_splines<T, K>(t, int(K - deriv), n);
+            const Vec<T> live = liveness<T>(v, inside, factor);
+            for (int r = 0; r <= K; ++r) store(to.values + r * ROWS + b, n[r] * live);
+            memcpy(to.cells + b, &cell, sizeof cell);
+        };
+        put(p.deriv, scale, out);
+        if (slopes) put(p.deriv + 1, slope_scale, *slopes);
     }
 }
 
@@ -127,7 +162,7 @@ void general_splines(const Problem &p, const T *x, int rows, int64_t i, const Ce
 
 /* The derivative of order n of SiLU, x S_n + n S_{n-1}, where S_n = Q_n(q) (r - s for even n > 0), of the sigmoid:
  * see kanfast/activations.py, whose polynomials these are. */
-template <typename T> void silu(const Problem &p, const T *x, int rows, T *out) {
+template <typename T> void silu(const Problem &p, const T *x, int rows, T *out, T *slopes) {
     for (int b = 0; b < rows; b += Simd<T>::lanes) {
         const Vec<T> v = load(x + b), e = exp_of_negative<T>(v < T(0) ? v : -v);
         const Vec<T> larger = T(1) / (T(1) + e), smaller = e * larger;
@@ -139,25 +174,31 @@ template <typename T> void silu(const Problem &p, const T *x, int rows, T *out) 
             for (int64_t j = n - 1; j >= 0; --j) value = value * q + T(powers[j]);
             return n % 2 ? value : value * slope;
         };
-        Vec<T> value = v * derivative(p.deriv, p.polynomial);
-        if (p.deriv) value += T(p.deriv) * derivative(p.deriv - 1, p.polynomial + p.deriv + 1);
-        store(out + b, value);
+        auto put = [&](int64_t n, T *to) {
+            Vec<T> value = v * derivative(n, p.polynomial);
+            if (n) value += T(n) * derivative(n - 1, p.polynomial + n + 1);
+            store(to + b, value);
+        };
+        put(p.deriv, out);
+        if (slopes) put(p.deriv + 1, slopes);
     }
 }
 
-/* All values of input i for the rows from `first` on, times the input's scale. */
+/* All values of input i for the rows from `first` on, times the input's scale. Of a layer with equal steps also the slopes,
+ * where these are not null. */
 template <typename T, int K>
-void evaluate(const Problem &p, const Cell<K> *cells, int64_t first, int rows, int64_t i, Block<T, K> &out) {
+void evaluate(const Problem &p, const Cell<K> *cells, int64_t first, int rows, int64_t i, Block<T, K> &out, Block<T, K> *slopes = nullptr) {
     alignas(64) T x[ROWS], scale[ROWS];
     const int padded = p.column(static_cast<const T *>(p.x), first, rows, i, x);
     if (p.uniform)
-        uniform_splines<T, K>(p, x, padded, i, out);
+        uniform_splines<T, K>(p, x, padded, i, out, slopes);
     else
         general_splines<T, K>(p, x, padded, i, cells + i * (p.grid_size + 2 * K), out);
-    T *residual = out.values + (K + 1) * ROWS;
-    if (p.activation == SILU) silu(p, x, padded, residual);
+    T *residual = out.values + (K + 1) * ROWS, *slope = slopes ? slopes->values + (K + 1) * ROWS : nullptr;
+    if (p.activation == SILU) silu(p, x, padded, residual, slope);
     if (p.activation == GIVEN) p.column(static_cast<const T *>(p.residual), first, rows, i, residual);
     if (p.activation == NONE) memset(residual, 0, ROWS * sizeof(T));
+    if (p.activation == NONE && slope) memset(slope, 0, ROWS * sizeof(T));
     if (p.scale == nullptr) return;
     p.column(static_cast<const T *>(p.scale), first, rows, i, scale);
     for (int r = 0; r < K + 2; ++r)

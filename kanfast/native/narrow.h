@@ -74,9 +74,9 @@ void forward_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *bl
     }
 }
 
-/* dx[b][i], as input_grad_tile. g [outputs][ROWS]. */
+/* dx[b][i], of rows at a stride, as input_grad_tile. g [outputs][ROWS]. */
 template <typename T, int K>
-void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *blocks, const T *tables, const T *g, T *dx) {
+void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *blocks, const T *tables, const T *g, T *dx, int64_t stride) {
     constexpr int L = Simd<T>::lanes;
     for (int b = 0; b < rows; b += L)
         for (int i = 0; i < inputs; ++i) {
@@ -85,18 +85,8 @@ void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> 
             for (int o = 0; o < outputs; ++o) sum += load(g + o * ROWS + b) * row.edge(tables + (i * outputs + o) * table_size<T>());
             T lane[L];
             store(lane, sum);
-            for (int l = 0; l < L; ++l) dx[(b + l) * INPUTS + i] = lane[l];
+            for (int l = 0; l < L && b + l < rows; ++l) dx[(b + l) * stride + i] = lane[l];
         }
-}
-
-/* The sum of the lanes, neighbours first. */
-template <typename T> inline T total(Vec<T> v) {
-    constexpr int L = Simd<T>::lanes;
-    T lane[L];
-    store(lane, v);
-    for (int n = L / 2; n; n /= 2)
-        for (int l = 0; l < n; ++l) lane[l] += lane[l + n];
-    return lane[0];
 }
 
 /* dc[j][o] += values times g, as weight_grad_tile, with all the splines of a row written out: dense [splines][ROWS]. */
@@ -105,20 +95,26 @@ void weight_grad_narrow(const Block<T, K> &block, int rows, bool residual, int s
     constexpr int L = Simd<T>::lanes;
     for (int b = 0; b < rows; b += L) {
         const Row<T, K> row(block, b);
-        for (int j = 0; j < splines; ++j) {
+        auto which = K - row.cell;  // of the row's K + 1 values is that of spline j
+        for (int j = 0; j < splines; ++j, which += 1) {
             Vec<T> f = {};
 #pragma GCC unroll 8
-            for (int r = 0; r <= K; ++r) f = row.cell == typename Simd<T>::bits{} + (j + K - r) ? row.values[r] : f;
+            for (int r = 0; r <= K; ++r) f = which == typename Simd<T>::bits{} + r ? row.values[r] : f;
             store(dense + j * ROWS + b, f);
         }
     }
-    auto add = [&](const T *f, T *to) {
-        for (int o = 0; o < outputs; ++o) {
-            Vec<T> sum = {};
-            for (int b = 0; b < rows; b += L) sum += load(f + b) * load(g + o * ROWS + b);
-            to[o] += total<T>(sum);
+    // Products with each output, eight of them at a time, whose lanes are then added up together.
+    const int64_t pairs = (splines + residual) * outputs;
+    for (int64_t first = 0; first < pairs; first += 8) {
+        T sums[8] = {}, *to[8];
+        Vec<T> products[8] = {};
+        for (int q = 0; q < 8 && first + q < pairs; ++q) {
+            const int64_t j = (first + q) / outputs, o = (first + q) % outputs;
+            const T *f = j < splines ? dense + j * ROWS : block.values + (K + 1) * ROWS;
+            to[q] = dc + (j < splines ? K + j : c_rows - 1) * L + o;
+            for (int b = 0; b < rows; b += L) products[q] += load(f + b) * load(g + o * ROWS + b);
         }
-    };
-    for (int j = 0; j < splines; ++j) add(dense + j * ROWS, dc + (K + j) * L);
-    if (residual) add(block.values + (K + 1) * ROWS, dc + (c_rows - 1) * L);
+        add_sums<T>(products, sums);
+        for (int q = 0; q < 8 && first + q < pairs; ++q) *to[q] += sums[q];
+    }
 }

@@ -56,6 +56,13 @@ template <typename T, int W> inline void tile_to_row(const T *tile, int64_t o, i
     for (int64_t l = 0; l < count; ++l) row[o + l] = tile[l];
 }
 
+/* Runs `body` in so many threads. One alone is the caller's, for which no team has to be made. */
+template <typename Body> inline void in_threads(int threads, const Body &body) {
+    if (threads == 1) return body();
+#pragma omp parallel num_threads(threads)
+    body();
+}
+
 template <typename T> bool has_nan(const T *values, int rows) {
     bool nan = false;
     for (int b = 0; b < rows; ++b) nan |= values[b] != values[b];
@@ -73,6 +80,7 @@ template <typename T, int K> struct Primitives {
     const int64_t row_blocks = ceil_div(p.rows, ROWS), input_blocks = ceil_div(p.inputs, INPUTS);
     const int threads = int(p.threads);
     const bool residual = p.activation != NONE, narrow = is_narrow<T>(p, K);
+    const bool fused = p.layer.d_x && p.layer.trained() && narrow && p.uniform;  // d_x comes with the weights' gradients
     const Buffer<Cell<K>> table{p.uniform ? 0 : p.inputs * cells};  // of general knots
 
     void make_table() const {
@@ -124,8 +132,7 @@ template <typename T, int K> struct Primitives {
     int forward() const {
         const Buffer<T> c(packed_size());
         bool failed = !table || !c;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-        {
+        in_threads(threads, [&] {
             const Buffer<T> y(ROWS * width);
             const Buffer<Block<T, K>> blocks(INPUTS);
             if (!y || !blocks) {
@@ -143,7 +150,7 @@ template <typename T, int K> struct Primitives {
 #pragma omp for schedule(dynamic)
                 for (int64_t block = 0; block < row_blocks; ++block) forward_rows(block, c, blocks, y);
             }
-        }
+        });
         return failed;
     }
 
@@ -186,8 +193,7 @@ template <typename T, int K> struct Primitives {
     int input_grad() const {
         const Buffer<T> c(packed_size());
         bool failed = !table || !c;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-        {
+        in_threads(threads, [&] {
             const Buffer<T> g(ROWS * width), dx(ROWS * INPUTS);
             const Buffer<Block<T, K>> blocks(INPUTS);
             if (!g || !dx || !blocks) {
@@ -205,7 +211,7 @@ template <typename T, int K> struct Primitives {
 #pragma omp for schedule(dynamic)
                 for (int64_t block = 0; block < row_blocks; ++block) input_grad_rows(block, c, blocks, g, dx);
             }
-        }
+        });
         return failed;
     }
 
@@ -223,7 +229,7 @@ template <typename T, int K> struct Primitives {
             const int inputs = int(min(INPUTS, p.inputs - i0));
             evaluate_inputs(block, rows, i0, inputs, blocks);
             if (narrow) {
-                input_grad_narrow<T, K>(rows, inputs, p.outputs, blocks, tables(c, i0), g, dx);
+                input_grad_narrow<T, K>(rows, inputs, p.outputs, blocks, tables(c, i0), g, dx, INPUTS);
             } else {
                 memset(dx, 0, ROWS * INPUTS * sizeof(T));
                 for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
@@ -241,34 +247,39 @@ template <typename T, int K> struct Primitives {
     int weight_grad() const {
         const int64_t parts = min(ceil_div(PARTS_OF_WORK, input_blocks), ceil_div(p.rows, PART_ROWS));
         const int64_t part_blocks = ceil_div(row_blocks, parts), size = p.inputs * c_rows * width;
-        const Buffer<T> sums(parts * size);
-        bool failed = !table || !sums;
-#pragma omp parallel num_threads(threads) if (threads > 1)
-        {
+        const Buffer<T> sums(parts * size), c(fused ? packed_size() : 0);
+        bool failed = !table || !sums || !c;
+        in_threads(threads, [&] {
             const Buffer<T> g(ROWS * (width + (narrow ? splines : 0)));
-            const Buffer<Block<T, K>> block(1);
+            const Buffer<Block<T, K>> blocks(2);
             const Buffer<int32_t> sorted(ROWS + cells + 2);
-            if (!g || !block || !sorted) {
+            if (!g || !blocks || !sorted) {
 #pragma omp atomic write
                 failed = true;
             }
 #pragma omp barrier
             if (!failed) {
                 make_table();
+#pragma omp for
+                for (int64_t i = 0; i < (fused ? p.inputs : 0); ++i) {
+                    pack(i, c);
+                    pack_narrow(i, c);
+                }
 #pragma omp for schedule(dynamic)
                 for (int64_t work = 0; work < parts * input_blocks; ++work) {
                     const int64_t part = work / input_blocks, i0 = work % input_blocks * INPUTS;
-                    weight_grad_part(part * part_blocks, min((part + 1) * part_blocks, row_blocks), i0, *block.data, sorted, g, sums + part * size);
+                    weight_grad_part(part * part_blocks, min((part + 1) * part_blocks, row_blocks), i0, c, blocks, sorted, g, sums + part * size);
                 }
 #pragma omp for
                 for (int64_t i = 0; i < p.inputs; ++i) unpack(i, parts, sums, size);
             }
-        }
+        });
         return failed;
     }
 
-    void weight_grad_part(int64_t from, int64_t to, int64_t i0, Block<T, K> &block, int32_t *sorted, T *g_buffer, T *sums) const {
+    void weight_grad_part(int64_t from, int64_t to, int64_t i0, const T *c, Block<T, K> *blocks, int32_t *sorted, T *g_buffer, T *sums) const {
         const int64_t inputs = min(INPUTS, p.inputs - i0);
+        Block<T, K> &block = blocks[0], *slopes = fused ? blocks + 1 : nullptr;
         int32_t *order = sorted, *start = sorted + ROWS;
         for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
@@ -285,7 +296,11 @@ template <typename T, int K> struct Primitives {
                 g = g_buffer;
             }
             for (int64_t i = i0; i < i0 + inputs; ++i) {
-                evaluate<T, K>(p, table, n * ROWS, rows, i, block);
+                evaluate<T, K>(p, table, n * ROWS, rows, i, block, slopes);
+                if (slopes) {
+                    T *d_x = static_cast<T *>(p.layer.d_x) + n * ROWS * p.inputs + i;
+                    input_grad_narrow<T, K>(rows, 1, p.outputs, slopes, tables(c, i), g_buffer, d_x, p.inputs);
+                }
                 if (!narrow) sort_by_cell(block, rows, int(cells), start, order);
                 const bool nan = has_nan(block.values, rows);
                 for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
@@ -341,7 +356,7 @@ template <typename T> int run(int op, int degree, const Problem &p) {
             Problem slope = p;
             slope.out = p.layer.d_x;
             ++slope.deriv;
-            return (slope.out && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
+            return (slope.out && !primitives.fused && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
         }
         return int(op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad());
     };

@@ -176,7 +176,14 @@ class KANLinear(nn.Module):
         return y if self.symbolic is None else y + self.symbolic(x).to(y.dtype)
 
     def _in_one_call(self, x: Tensor) -> Tensor | None:
-        """The layer by `kanfast.layer`, or None if it is not the usual case in eager mode.
+        """The layer by `kanfast.layer`, or None if it is not the usual case."""
+        arguments = self.usual_arguments()
+        if arguments is None or not layers.fits(x, (arguments,)):
+            return None
+        return layers.evaluate(x, (arguments,))
+
+    def usual_arguments(self) -> layers.Arguments | None:
+        """What `kanfast.layer` needs for the splines, or None if they are not the usual case.
 
         Takes parameters and buffers from their dictionaries: as attributes of a module they cost
         more than the evaluation of a small layer.
@@ -203,9 +210,7 @@ class KANLinear(nn.Module):
             basis = shared_basis(
                 self.grid_size, self.spline_order, activation, self._is_uniform_now(grid)
             )
-        if not layers.fits(x, weight, base, scaler, grid, basis):
-            return None
-        return layers.layer(x, weight, base, scaler, grid, basis)
+        return weight, base, scaler, grid, basis
 
     def _base(self, x: Tensor) -> Tensor:
         act, weight = self.base_activation, self.base_weight

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from kanfast.nn import chain
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.nn.selection import Selection
@@ -151,7 +152,12 @@ class LayerStack(nn.Module):
         (`KANLinear.update_grid`).
         """
         x = self._select_inputs(x)
-        plain = not self.nodes
+        modules = self._modules  # attributes of a module cost more than a small layer
+        plain = not modules["nodes"]
+        if plain and not update_grid:
+            y = chain.evaluate(cast(nn.Module, modules["layers"])._modules.values(), x)
+            if y is not None:
+                return y
         for index, layer in enumerate(self.kan_layers):
             if update_grid:
                 layer.update_grid(x)
@@ -189,7 +195,7 @@ class LayerStack(nn.Module):
         self._live_inputs.of(mask)
 
     def _select_inputs(self, x: Tensor) -> Tensor:
-        mask = self.input_mask
+        mask = self._buffers["input_mask"]
         if mask is None:
             return x
         if x.shape[-1:] != mask.shape:
