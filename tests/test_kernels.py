@@ -117,10 +117,11 @@ def test_full_tiles(op, precision, knots):
 
 
 @pytest.mark.parametrize(
-    ("activation", "deriv"), [("silu", 0), ("silu", 1), ("silu", 4), ("none", 0), ("none", 1)]
+    ("precision", "activation", "deriv"),
+    [(p, "silu", 0) for p in PRECISIONS]
+    + [("tf32x3", a, n) for a, n in (("silu", 1), ("silu", 4), ("none", 0), ("none", 1))],
 )
 @pytest.mark.parametrize("knots", KNOTS)
-@pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_loop_with_a_single_product(precision, knots, deriv, activation, monkeypatch):
     """The form that the launch table picks where products are summed in tensor memory."""
     tile = kernels.launch.tile
