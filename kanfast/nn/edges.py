@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kanfast.basis import Basis, spline_basis
 from kanfast.nn.residual import fused_name
-from kanfast.symbolic.edges import SymbolicEdges
 
 if TYPE_CHECKING:
     from kanfast.nn.linear import KANLinear
+    from kanfast.symbolic.edges import SymbolicEdges
 
 
 class EdgeParts(NamedTuple):
@@ -59,7 +59,7 @@ def edge_parts(
         # The fused functions take any dtype. Others may hold parameters, even one for each input.
         at = points if fused_name(act) is not None else points.to(layer.spline_weight)
         residual = act(at).cpu().double()[:, ins] * base.cpu().double()[outs, ins]
-    symbols = symbols if isinstance(symbols, SymbolicEdges) else layer.symbolic
+    symbols = symbols if isinstance(symbols, nn.Module) else layer.symbolic
     if symbols is not None and symbols.functions:
         values = symbols.postactivations(points.to(symbols.affine)).cpu().double()
         column = torch.full((layer.out_features, layer.in_features), -1)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import sympy
-
-from kanfast.explain import explain as explaining
-from kanfast.explain.report import Explanation
 from kanfast.interpret.dataset import Dataset
-from kanfast.interpret.symbolic import Functions
 from kanfast.nn.formulas import SymbolicStack
+
+if TYPE_CHECKING:
+    import sympy
+
+    from kanfast.explain.report import Explanation
+    from kanfast.interpret.symbolic import Functions
 
 
 class ExplainedStack(SymbolicStack):
@@ -69,6 +70,8 @@ class ExplainedStack(SymbolicStack):
                 that are all the same, or arguments that make no sense.
             KeyError: A function the library does not have.
         """
+        from kanfast.explain import explain as explaining
+
         return explaining.explain(
             self,  # type: ignore[arg-type]  # every ExplainedStack is a KAN
             dataset,

@@ -1,24 +1,27 @@
 """The second part of pykan's workflow, with its names: edges become functions, and a formula.
 
-The bodies are in `kanfast.interpret.symbolic`.
+The bodies are in `kanfast.interpret.symbolic`, imported where they are used: SymPy, behind them,
+takes a while.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import sympy
 from torch import Tensor
 
-from kanfast.interpret import symbolic as bodies
-from kanfast.interpret.symbolic import Edge, Functions
 from kanfast.nn import symbolic as symbols
 from kanfast.nn.inspection import InspectedStack
-from kanfast.symbolic.formula import Formula
-from kanfast.symbolic.function import SymbolicFunction
-from kanfast.symbolic.ranges import Range
-from kanfast.symbolic.select import EdgeReport, Rule
+
+if TYPE_CHECKING:
+    import sympy
+
+    from kanfast.interpret.symbolic import Edge, Functions
+    from kanfast.symbolic.formula import Formula
+    from kanfast.symbolic.function import SymbolicFunction
+    from kanfast.symbolic.ranges import Range
+    from kanfast.symbolic.select import EdgeReport, Rule
 
 
 class SymbolicStack(InspectedStack):
@@ -63,6 +66,8 @@ class SymbolicStack(InspectedStack):
             KeyError: The library has no such function: see `kanfast.symbolic.add_symbolic`.
             ValueError: No samples, samples or values that are not finite, or an impossible range.
         """
+        from kanfast.interpret import symbolic as bodies
+
         r2 = bodies.fix_symbolic(self, l, i, j, fun_name, fit_params_bool, a_range, b_range, x)
         if verbose and r2 is not None:
             name = fun_name if isinstance(fun_name, str) else fun_name.name
@@ -71,10 +76,14 @@ class SymbolicStack(InspectedStack):
 
     def unfix_symbolic(self, l: int, i: int, j: int) -> None:
         """Makes an edge the spline again that it was. IndexError if there is no such edge."""
+        from kanfast.interpret import symbolic as bodies
+
         symbols.unfix(bodies.check_edge(self, l, i, j), j, i)
 
     def unfix_symbolic_all(self) -> None:
         """Makes all symbolic edges splines again; removed edges stay removed."""
+        from kanfast.interpret import symbolic as bodies
+
         for l, i, j in bodies.live_edges(self, symbolic=True):
             self.unfix_symbolic(l, i, j)
 
@@ -108,6 +117,8 @@ class SymbolicStack(InspectedStack):
         Returns:
             The report; `report.best.name`, `.r2`, `.params` and `.complexity` are the best's.
         """
+        from kanfast.interpret import symbolic as bodies
+
         bodies.check_edge(self, l, i, j)
         (report,) = bodies.report_edges(
             self, [(l, i, j)], lib, a_range, b_range, topk, weight_simple, rule, noise, x
@@ -143,6 +154,8 @@ class SymbolicStack(InspectedStack):
         Returns:
             The reports of those edges by (l, i, j).
         """
+        from kanfast.interpret import symbolic as bodies
+
         edges = bodies.live_edges(self, symbolic=False)
         if not edges:
             return {}
@@ -180,4 +193,6 @@ class SymbolicStack(InspectedStack):
             ValueError: Edges that are still splines, with their places; a wrong number of
                 variables, means or deviations.
         """
+        from kanfast.interpret import symbolic as bodies
+
         return bodies.symbolic_formula(self, var, normalizer, output_normalizer)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kanfast.interpret.dataset import Dataset, check_dataset
 from kanfast.interpret.regularization import edge_sizes
-from kanfast.interpret.symbolic import check_edge, edge_samples
 from kanfast.nn.workflow import TrainedStack
 
 if TYPE_CHECKING:
@@ -83,6 +82,8 @@ class InspectedStack(TrainedStack):
             IndexError: There is no such edge.
             ValueError: No samples.
         """
+        from kanfast.interpret.symbolic import check_edge, edge_samples  # needs SymPy
+
         check_edge(self, l, i, j)
         given, taken = edge_samples(self, [(l, i, j)], self.samples_or(x))
         order = given[0].argsort()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +24,9 @@ from kanfast.nn.residual import fused_name, make_residual
 from kanfast.nn.selection import Selection, version_of
 from kanfast.ops import Backend, kan_linear, pack_coefficients
 from kanfast.statistics import EdgeStatistics, edge_statistics
-from kanfast.symbolic.edges import SymbolicEdges
+
+if TYPE_CHECKING:
+    from kanfast.symbolic.edges import SymbolicEdges
 
 
 class KANLinear(nn.Module):

@@ -11,12 +11,12 @@ from torch.utils.checkpoint import checkpoint
 
 from kanfast.chunked import CHUNK_ELEMENTS
 from kanfast.statistics import EdgeStatistics
-from kanfast.symbolic.edges import SymbolicEdges
-from kanfast.symbolic.function import SymbolicFunction
-from kanfast.symbolic.library import Library
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported where it is used: SymPy, behind it, takes a while
     from kanfast.nn.linear import KANLinear
+    from kanfast.symbolic.edges import SymbolicEdges
+    from kanfast.symbolic.function import SymbolicFunction
+    from kanfast.symbolic.library import Library
 
 
 def fix(
@@ -91,6 +91,8 @@ def symbolic_mask(layer: KANLinear) -> Tensor:
 
 def make_edges(layer: KANLinear, library: Library | None = None) -> SymbolicEdges:
     """A `SymbolicEdges` without edges, of the layer's sizes, dtype and device."""
+    from kanfast.symbolic.edges import SymbolicEdges
+
     return SymbolicEdges(
         layer.in_features,
         layer.out_features,
