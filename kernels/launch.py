@@ -238,7 +238,7 @@ EDGE_TILES = {
     ("coefficient", torch.float32): (256, 256, 1, 5),
     ("coefficient", torch.float32, "general"): (128, 128, 1, 5),
     ("coefficient", torch.float32, "demanding"): (64, 64, 1, 3),
-    ("coefficient", torch.float64): (64, 64, 1, 5),
+    ("coefficient", torch.float64): (64, 64, 1, 4),
     ("coefficient", torch.float64, "demanding"): (32, 32, 1, 2),
 }
 
