@@ -113,6 +113,14 @@ TILES = {
     },
 }
 
+# Triton 3.9 spills where 3.8 does not (TUNING.md).
+if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9):
+    TILES["wgmma"] |= {
+        ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
+        ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
+        ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
+    }
+
 # Programs the weight gradient's split of the batch aims at. A constant, not the device's number of
 # multiprocessors: the order of summation, and so every bit of the result, is the same on every GPU.
 SPLIT_TARGET = 512
