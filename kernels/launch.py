@@ -114,7 +114,8 @@ TILES = {
 }
 
 # Triton 3.9 spills where 3.8 does not (TUNING.md).
-if tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9):
+FROM_3_9 = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
+if FROM_3_9:
     TILES["wgmma"] |= {
         ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
@@ -249,6 +250,9 @@ EDGE_TILES = {
     ("coefficient", torch.float64): (64, 64, 1, 4),
     ("coefficient", torch.float64, "demanding"): (32, 32, 1, 2),
 }
+
+if FROM_3_9:
+    EDGE_TILES["input", torch.float32] = (256, 128, 1, 8)
 
 
 def edges(op, basis, dtype, rows, outputs):
