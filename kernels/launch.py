@@ -1,8 +1,9 @@
 """Launch parameters: one literal table, and the structure of the unrolled loops.
 
 The table's entries were chosen with `python -m bench.codegen` (TUNING.md); none spills registers
-or exceeds the shared memory of a target of its class, for any degree up to 3, derivative up to 2
-and activation.
+or exceeds the shared memory of a target of its class in training's three calls with cubic splines
+and SiLU, on either kind of knots (tests/test_compile.py). What else spills, high degrees on general
+knots above all, `python -m bench.codegen --check --wide` lists.
 """
 
 import torch
