@@ -53,7 +53,7 @@ def _in_float64(subject: Subject) -> Subject:
     if subject.provider.edges is not None:
         return make_subject(PROVIDERS["cox-de-boor"], case, subject.device)
     module = copy.deepcopy(subject.module).double()
-    return Subject(subject.provider, case, subject.device, module, module)
+    return Subject(subject.provider, case, subject.device, module)
 
 
 def _error(got: Tensor, want: Tensor) -> float:

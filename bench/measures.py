@@ -62,8 +62,7 @@ def train(subject: Subject, data: Data) -> Work:
     def run(_: None) -> None:
         subject.module.zero_grad()
         with subject.case.arithmetic(subject.device):
-            y = subject.call(data.x)
-            loss = (y - data.target).square().sum() / data.count
+            loss = subject.loss(data.x, data.target) / data.count
         loss.backward()
 
     return Work(run, lambda _: Result(sums=subject.gradients()))

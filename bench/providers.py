@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from itertools import pairwise
 
@@ -63,13 +64,23 @@ DISTRIBUTIONS = {"kan": "pykan"}
 
 @dataclass
 class Subject:
-    """A provider's network for a case: the module, and what is called (compiled or not)."""
+    """A provider's network for a case: the module, and `call` and `loss`, compiled or not."""
 
     provider: Provider
     case: Case
     device: str
     module: nn.Module
-    call: Callable[[Tensor], Tensor]
+    compiled: bool = False
+
+    def __post_init__(self) -> None:
+        call: Callable[..., Tensor] = self.module
+
+        def loss(x: Tensor, target: Tensor) -> Tensor:
+            """The sum of squares: one function with the network, as it is compiled for training."""
+            return (self.module(x) - target).square().sum()
+
+        wrap = partial(torch.compile, fullgraph=True) if self.compiled else lambda f: f
+        self.call, self.loss = wrap(call), wrap(loss)
 
     def load(self, weights: Weights) -> None:
         """Gives the network the weights of the case."""
@@ -99,8 +110,7 @@ def make_subject(provider: Provider, case: Case, device: str) -> Subject:
         module = provider.build(case).to(device)
     finally:
         torch.set_default_dtype(default)
-    call = torch.compile(module, fullgraph=True) if provider.compiled else module
-    return Subject(provider, case, device, module, call)
+    return Subject(provider, case, device, module, provider.compiled)
 
 
 def _gradient(parameter: nn.Parameter) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from torch.nn import Parameter
 
 from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
-from kanfast.basis import Basis
+from kanfast.basis import Basis, shared_basis
 
 
 @dataclass(frozen=True)
@@ -210,8 +210,7 @@ def _(g, x, s, grid, grid_size, degree, activation, uniform, deriv, precision, b
     return x.new_empty((functions, x.shape[1], g.shape[1]), dtype=out_dtype)
 
 
-@torch.library.custom_op("kanfast::layer", mutates_args=())
-def layer_op(
+def _layer(
     x: Tensor,
     weight: Tensor,
     base: Tensor | None,
@@ -223,18 +222,12 @@ def layer_op(
     uniform: bool,
 ) -> Tensor:
     """`kanfast.native.layer`, for compiled code."""
-    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
     checks.check_no_tangents((x, weight, base, scaler))
     return native.layer(x, weight, base, scaler, grid, basis)
 
 
-@layer_op.register_fake
-def _(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
-    return x.new_empty((x.shape[0], weight.shape[0]))
-
-
-@torch.library.custom_op("kanfast::layer_grad", mutates_args=())
-def layer_grad_op(
+def _layer_grad(
     g: Tensor,
     x: Tensor,
     weight: Tensor,
@@ -248,17 +241,41 @@ def layer_grad_op(
     uniform: bool,
 ) -> list[Tensor]:
     """Those of `kanfast.native.layer_grad` that are needed, for compiled code."""
-    basis = Basis(grid_size, degree, cast(Activation, activation), uniform)
+    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
     checks.check_no_tangents((g, x, weight, base, scaler))
     grads = native.layer_grad(g, x, weight, base, scaler, grid, basis, tuple(needs))
     return [t for t in grads if t is not None]
 
 
-@layer_grad_op.register_fake
-def _(g, x, weight, base, scaler, grid, needs, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
+def _fake_layer(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
+    return x.new_empty((x.shape[0], weight.shape[0]))
+
+
+def _fake_layer_grad(  # type: ignore[no-untyped-def]
+    g, x, weight, base, scaler, grid, needs, grid_size, degree, activation, uniform
+):
     given = zip((x, weight, base, scaler), needs, strict=True)
     return [torch.empty_like(t) for t, need in given if need and t is not None]
 
+
+_LIBRARY = torch.library.Library("kanfast", "FRAGMENT")
+
+
+def _define(
+    name: str, run: Callable[..., Any], fake: Callable[..., Any]
+) -> torch._ops.OpOverload[..., Any]:
+    """An op without what `torch.library.custom_op` does around each call: that takes longer than a
+    small layer. Nothing but `kanfast.layer` calls it, in graphs that are differentiated already."""
+    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
+    _LIBRARY.define(name + torch.library.infer_schema(run, mutates_args=()), tags=tags)
+    _LIBRARY.impl(name, run, "CPU")
+    torch.library.register_fake(f"kanfast::{name}", fake, lib=_LIBRARY)
+    op: torch._ops.OpOverload[..., Any] = getattr(torch.ops.kanfast, name).default
+    return op
+
+
+layer_op = _define("layer", _layer, _fake_layer)
+layer_grad_op = _define("layer_grad", _layer_grad, _fake_layer_grad)
 
 forward_op.register_vmap(partial(transforms.forward, forward_op))
 input_grad_op.register_vmap(partial(transforms.input_grad, input_grad_op))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -20,7 +19,7 @@ def evaluate(modules: Iterable[nn.Module | None], x: Tensor) -> Tensor | None:
     So where somebody looks on (hooks, tracers, transforms of torch.func), where a layer has
     symbolic edges, a mask or a forward of its own, it is None, and modules are called one by one.
     """
-    if torch.compiler.is_compiling() or _has_any_global_hook():
+    if _has_any_global_hook():
         return None
     chain = []
     for module in modules:

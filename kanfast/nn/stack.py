@@ -153,15 +153,15 @@ class LayerStack(nn.Module):
         """
         x = self._select_inputs(x)
         modules = self._modules  # attributes of a module cost more than a small layer
-        plain = not modules["nodes"]
-        if plain and not update_grid:
-            y = chain.evaluate(cast(nn.Module, modules["layers"])._modules.values(), x)
+        layers, plain = cast(nn.Module, modules["layers"])._modules, not modules["nodes"]
+        if plain and not update_grid and not torch.compiler.is_compiling():
+            y = chain.evaluate(layers.values(), x)
             if y is not None:
                 return y
-        for index, layer in enumerate(self.kan_layers):
+        for name, layer in cast(dict[str, KANLinear], layers).items():
             if update_grid:
                 layer.update_grid(x)
-            x = layer(x) if plain else self._to_nodes(index, layer(x))
+            x = layer(x) if plain else self._to_nodes(int(name), layer(x))
         return x
 
     def _to_nodes(self, index: int, x: Tensor) -> Tensor:
