@@ -1,0 +1,97 @@
+"""What torch's autograd costs a small KAN before any arithmetic.
+
+    python -m bench.floor [--seconds 5] [--threads 1] [--csv PATH]
+
+A training step of [2,5,1] (forward pass, sum of squares, gradients of the parameters) on 1 and 1000
+rows, beside the MLP with as many parameters, and beside an autograd Function over the same
+tensors that saves them and returns uninitialised ones: what is left of a step when the arithmetic
+takes no time. No KAN that Python hands to autograd can be faster than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import Function
+
+from kanfast import KAN
+from kanfast.compare import count_parameters, mlp, mlp_widths
+
+from .measures import Result, Work
+from .timing import Sample, interleave
+
+RESULTS = Path("bench/results/floor.csv")
+WIDTHS, BATCHES = (2, 5, 1), (1, 1000)
+
+
+class Empty(Function):
+    """From x and the parameters of a KAN to something of the shape of its output."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.save_for_backward(x, *parameters)
+        return x.new_empty(len(x), WIDTHS[-1])
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        _, *parameters = ctx.saved_tensors
+        return None, *[torch.empty_like(p) for p in parameters]
+
+
+def step(parameters: list[nn.Parameter], call: Callable[[Tensor], Tensor], batch: int) -> Work:
+    x, target = torch.rand(batch, WIDTHS[0]) * 2 - 1, torch.rand(batch, WIDTHS[-1])
+
+    def run(_: None) -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        (call(x) - target).square().sum().backward()
+
+    return Work(run, lambda _: Result())
+
+
+def works() -> dict[str, Work]:
+    torch.manual_seed(0)
+    kan = KAN(WIDTHS)
+    perceptron = mlp(mlp_widths(WIDTHS, count_parameters(kan)))
+    tensors = list(kan.parameters())
+    found = {}
+    for batch in BATCHES:
+        found[f"KAN, {batch} rows"] = step(tensors, kan, batch)
+        found[f"MLP, {batch} rows"] = step(list(perceptron.parameters()), perceptron, batch)
+        found[f"nothing, {batch} rows"] = step(tensors, lambda x: Empty.apply(x, *tensors), batch)
+    return found
+
+
+def median(samples: list[Sample]) -> float:
+    """Microseconds of processor time."""
+    return 1e3 * statistics.median(sample.cpu for sample in samples)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--seconds", type=float, default=5, help="for each of the six")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--csv", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    rows = [
+        {"step": name, "microseconds": f"{median(samples):.1f}", "repetitions": len(samples)}
+        for name, samples in interleave(works(), "cpu", arguments.seconds).items()
+    ]
+    with arguments.csv.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(f"{row['step']:20} {row['microseconds']:>8} us")
+
+
+if __name__ == "__main__":
+    main()
