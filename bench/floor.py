@@ -1,4 +1,4 @@
-"""What torch's autograd costs a small KAN before any arithmetic.
+"""What torch costs a small KAN before any arithmetic: its autograd, and torch.compile.
 
     python -m bench.floor [--seconds 5] [--threads 1] [--csv PATH]
 
@@ -6,6 +6,9 @@ A training step of [2,5,1] (forward pass, sum of squares, gradients of the param
 rows, beside the MLP with as many parameters, and beside an autograd Function over the same
 tensors that saves them and returns uninitialised ones: what is left of a step when the arithmetic
 takes no time. No KAN that Python hands to autograd can be faster than that.
+
+And a forward pass of [64,64] on 8 rows, compiled or not, beside torch.nn.Linear of that size: what
+torch.compile costs a call when it has nothing to fuse.
 """
 
 from __future__ import annotations
@@ -56,8 +59,7 @@ def step(parameters: list[nn.Parameter], call: Callable[[Tensor], Tensor], batch
     return Work(run, lambda _: Result())
 
 
-def works() -> dict[str, Work]:
-    torch.manual_seed(0)
+def steps() -> dict[str, Work]:
     kan = KAN(WIDTHS)
     perceptron = mlp(mlp_widths(WIDTHS, count_parameters(kan)))
     tensors = list(kan.parameters())
@@ -69,6 +71,24 @@ def works() -> dict[str, Work]:
     return found
 
 
+def forward_passes() -> dict[str, Work]:
+    x, found = torch.rand(8, 64), {}
+    for name, layer in (("KAN", KAN([64, 64])), ("Linear", nn.Linear(64, 64))):
+        found[f"{name}, eager"] = inference(layer, x)
+        found[f"{name}, compiled"] = inference(torch.compile(layer, fullgraph=True), x)
+    return found
+
+
+def inference(call: Callable[[Tensor], Tensor], x: Tensor) -> Work:
+    @torch.no_grad()
+    def run(_: None) -> None:
+        call(x)
+
+    for _ in range(3):
+        run(None)
+    return Work(run, lambda _: Result())
+
+
 def median(samples: list[Sample]) -> float:
     """Microseconds of processor time."""
     return 1e3 * statistics.median(sample.cpu for sample in samples)
@@ -76,21 +96,23 @@ def median(samples: list[Sample]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--seconds", type=float, default=5, help="for each of the six")
+    parser.add_argument("--seconds", type=float, default=5, help="for each row")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--csv", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
     rows = [
-        {"step": name, "microseconds": f"{median(samples):.1f}", "repetitions": len(samples)}
-        for name, samples in interleave(works(), "cpu", arguments.seconds).items()
+        {"what": name, "microseconds": f"{median(samples):.1f}", "repetitions": len(samples)}
+        for works in (steps(), forward_passes())
+        for name, samples in interleave(works, "cpu", arguments.seconds).items()
     ]
     with arguments.csv.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        print(f"{row['step']:20} {row['microseconds']:>8} us")
+        print(f"{row['what']:20} {row['microseconds']:>8} us")
 
 
 if __name__ == "__main__":
