@@ -5,7 +5,8 @@
 A training step of [2,5,1] (forward pass, sum of squares, gradients of the parameters) on 1 and 1000
 rows, beside the MLP with as many parameters, and beside an autograd Function over the same
 tensors that saves them and returns uninitialised ones: what is left of a step when the arithmetic
-takes no time. No KAN that Python hands to autograd can be faster than that.
+takes no time. No KAN that Python hands to autograd can be faster than that. "one weight" is the step of
+x -> w x: the loss and torch's autograd alone, with nothing in Python.
 
 And a forward pass of [64,64] on 8 rows, compiled or not, beside torch.nn.Linear of that size: what
 torch.compile costs a call when it has nothing to fuse.
@@ -62,11 +63,12 @@ def step(parameters: list[nn.Parameter], call: Callable[[Tensor], Tensor], batch
 def steps() -> dict[str, Work]:
     kan = KAN(WIDTHS)
     perceptron = mlp(mlp_widths(WIDTHS, count_parameters(kan)))
-    tensors = list(kan.parameters())
+    tensors, weight = list(kan.parameters()), nn.Parameter(torch.ones(1))
     found = {}
     for batch in BATCHES:
         found[f"KAN, {batch} rows"] = step(tensors, kan, batch)
         found[f"MLP, {batch} rows"] = step(list(perceptron.parameters()), perceptron, batch)
+        found[f"one weight, {batch} rows"] = step([weight], lambda x: x[:, :1] * weight, batch)
         found[f"nothing, {batch} rows"] = step(tensors, lambda x: Empty.apply(x, *tensors), batch)
     return found
 
