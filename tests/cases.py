@@ -2,7 +2,7 @@
 
 import torch
 
-from kanfast import Basis
+from kanfast import KAN, Basis
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = ("reference", "triton")
@@ -76,3 +76,15 @@ def make_case(shape, basis, precision, *, scale=False, seed=0):
 
 def make_basis(grid_size=5, degree=3, activation="silu", knots="uniform"):
     return Basis(grid_size, degree, activation, knots == "uniform")
+
+
+def make_kan(*widths, **options):
+    """A KAN in float64 whose edges are far from straight, the same for the same arguments."""
+    torch.manual_seed(0)
+    return KAN(widths, **{"grid_size": 4, "scale_noise": 1.0, "dtype": torch.float64} | options)
+
+
+def rows(count, features, seed=0):
+    """[count, features] in [-1, 1], where grids are at first; float64, on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(count, features, generator=generator, dtype=torch.float64) - 1

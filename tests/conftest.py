@@ -4,6 +4,7 @@ The variable is set here, before triton is imported.
 """
 
 import os
+import warnings
 
 import pytest
 import torch
@@ -28,3 +29,15 @@ def poisoned():
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(before)
+
+
+@pytest.fixture
+def pykan():
+    """pykan in float64. It warns when imported, and reseeds the global generators."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
+    torch.set_default_dtype(torch.float64)
+    with torch.random.fork_rng(devices=[]):
+        yield module
+    torch.set_default_dtype(torch.float32)
