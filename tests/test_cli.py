@@ -11,7 +11,7 @@ import matplotlib.image
 import pytest
 import torch
 
-from kanfast import native
+from kanfast import extras, native
 from kanfast.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
@@ -261,6 +261,28 @@ def test_other_bad_tables(run: Run, tmp_path: Path) -> None:
 def test_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     check_error(run("compare"), f'{name} is not installed: pip install "kanfast[run]"')
+
+
+def test_an_extra_that_lacks_something_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_extra.py").write_text("import not_there_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'not_there_at_all'") as raised:
+        extras.require("broken_extra")
+    assert not isinstance(raised.value, extras.MissingExtra)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.png").symlink_to("/dev/full")
+    table = write(tmp_path / "t.csv")
+    code, _, err = run(
+        *("compare", "--csv", table, "--target", "c", "--epochs", 1),
+        *("--device", "cpu", "--output", tmp_path / "p.png"),
+    )
+    assert code == 2
+    assert err.endswith(f"cannot write {tmp_path / 'p.png'}: No space left on device\n")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")

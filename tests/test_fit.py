@@ -348,7 +348,7 @@ def test_errors_about_parameters() -> None:
     model = make()
     with pytest.raises(ValueError, match="holds no parameter of this model"):
         model.fit(small_dataset(), opt=torch.optim.Adam(make().parameters()))
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(ValueError, match="nothing to train: no parameter of the model requires"):
         model.requires_grad_(False).fit(small_dataset())
 
 

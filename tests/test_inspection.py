@@ -87,5 +87,5 @@ def test_errors() -> None:
         model.plot()
     with pytest.raises(ValueError, match=r"metric must be one of .*, got 'forward'"):
         model.plot(metric="forward", x=rows(9, 2))  # type: ignore[arg-type]
-    with pytest.raises(IndexError, match="index of a output of layer 0"):
+    with pytest.raises(IndexError, match="output j of layer 0 must be 0 to 0, got 1"):
         model.get_fun(0, 0, 1)

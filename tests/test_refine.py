@@ -168,7 +168,7 @@ def test_layers_of_a_model() -> None:
         for p in all_layers.parameters():
             p.zero_()
     assert model(x).abs().max() > 0
-    with pytest.raises(IndexError):
+    with pytest.raises(IndexError, match="layers must be among -2 to 1, got 2"):
         model.refine(10, layers=[2])
 
 

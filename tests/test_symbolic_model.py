@@ -307,10 +307,13 @@ def test_errors() -> None:
         model.fix_symbolic(0, 0, 0, "sin")
     with pytest.raises(KeyError, match="no symbolic function 'sine'"):
         model.fix_symbolic(0, 0, 0, "sine")
+    own = Library()
+    with pytest.raises(KeyError, match=r"another function is called 'sin' .* a name of its own"):
+        model.fix_symbolic(0, 0, 0, own.add("sin", torch.sin, overwrite=True), x=rows(9, 3))
     for call in (model.suggest_symbolic, model.unfix_symbolic):
-        with pytest.raises(IndexError, match="index of a output of layer 0, 0 to 1, got 2"):
+        with pytest.raises(IndexError, match="output j of layer 0 must be 0 to 1, got 2"):
             call(0, 0, 2)
-    with pytest.raises(IndexError, match="index of a layer, 0 to 0, got 1"):
+    with pytest.raises(IndexError, match="layer l must be 0 to 0, got 1"):
         model.unfix_symbolic(1, 0, 0)
     with pytest.raises(ValueError, match="6 edges are still splines"):
         model.symbolic_formula()

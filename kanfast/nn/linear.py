@@ -204,7 +204,8 @@ class KANLinear(MeasuredLayer):
         act, weight = self.base_activation, self.base_weight
         if act is None or weight is None:
             raise ValueError(
-                f"base_activation {act} does not fit base_weight {weight}: both or none"
+                "base_activation and base_weight are expected to be both there or both None, got "
+                f"{act} and {None if weight is None else list(weight.shape)}: set both"
             )
         values, masked = act(x), self._masked(weight)
         live = self._live_inputs.of(self.mask)
