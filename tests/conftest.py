@@ -41,3 +41,16 @@ def pykan():
     with torch.random.fork_rng(devices=[]):
         yield module
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def leaves_pyplot_alone():
+    """No figure of pyplot is made, no setting of Matplotlib changed."""
+    import matplotlib as mpl
+    import matplotlib.pyplot
+
+    settings = dict(mpl.rcParams)
+    with torch.random.fork_rng(devices=[]):
+        yield
+    assert matplotlib.pyplot.get_fignums() == []
+    assert dict(mpl.rcParams) == settings

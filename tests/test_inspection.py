@@ -5,15 +5,11 @@ from typing import Any
 import pytest
 import torch
 from cases import make_kan, rows
+from pictures import artist
 
 from kanfast import KAN, create_dataset, plot
 
 DOUBLE = torch.float64
-
-
-def artist(figure: Any, gid: str) -> Any:
-    (found,) = figure.findobj(lambda candidate: candidate.get_gid() == gid)
-    return found
 
 
 def test_functions_and_ranges_of_edges(pykan: Any) -> None:
