@@ -54,3 +54,24 @@ def leaves_pyplot_alone():
         yield
     assert matplotlib.pyplot.get_fignums() == []
     assert dict(mpl.rcParams) == settings
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Calls the program `kanfast` and gives its exit code, stdout and stderr."""
+    from kanfast.cli import main
+
+    monkeypatch.setenv("KINETO_LOG_LEVEL", "9")
+    threads, state = torch.get_num_threads(), torch.get_rng_state()
+
+    def call(*arguments):
+        try:
+            code = main(list(map(str, arguments)))
+        except SystemExit as end:
+            code = end.code
+        streams = capsys.readouterr()
+        return code, streams.out, streams.err
+
+    yield call
+    torch.set_num_threads(threads)
+    torch.set_rng_state(state)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
@@ -12,28 +12,8 @@ import pytest
 import torch
 
 from kanfast import extras, native
-from kanfast.cli import main
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Calls the program and gives its exit code, stdout and stderr."""
-    monkeypatch.setenv("KINETO_LOG_LEVEL", "9")
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main(list(map(str, arguments)))
-        except SystemExit as end:
-            code = end.code
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    yield call
-    torch.set_num_threads(threads)
-    torch.set_rng_state(state)
 
 
 def write(path: Path, header: str = "a,b,c", rows: int = 60, cell: str = "{i}.5,{j},{k}") -> Path:

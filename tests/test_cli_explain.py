@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
@@ -12,28 +12,9 @@ import pytest
 import torch
 
 from kanfast import create_dataset_from_data
-from kanfast.cli import main
 from kanfast.data import InputError, numbers
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Calls the program and gives its exit code, stdout and stderr."""
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main(list(map(str, arguments)))
-        except SystemExit as end:
-            code = end.code
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    yield call
-    torch.set_num_threads(threads)
-    torch.set_rng_state(state)
 
 
 def write(path: Path, rows: int = 150) -> Path:
