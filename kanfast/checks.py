@@ -39,6 +39,12 @@ def check_kan_linear(
     _check_precision(precision, x.dtype)
 
 
+def check_index(what: str, index: int, count: int) -> None:
+    """Raise IndexError unless the index is one of 0 to count - 1."""
+    if not 0 <= index < count:
+        raise IndexError(f"{what} must be 0 to {count - 1}, got {index}")
+
+
 def check_backend(backend: str) -> None:
     """Raise ValueError for an unknown backend."""
     if backend not in BACKENDS:

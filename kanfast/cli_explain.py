@@ -97,7 +97,10 @@ def run(options: argparse.Namespace) -> str:
     label = dataset["train_label"]
     mean, std = label.mean(0), label.std(0, correction=0)
     if (std == 0).any():
-        raise InputError(f"{options.csv.name} has too few values in {options.target!r} that differ")
+        raise InputError(
+            f"{options.csv.name} has one value in {options.target!r} in all of its training rows, "
+            f"{label[0].item():g}: nothing to learn"
+        )
     scaled = {
         name: (rows - middle) / half if name.endswith("input") else (rows - mean) / std
         for name, rows in dataset.items()

@@ -28,6 +28,20 @@ def _chunk(
 
 
 @triton.jit
+def load(
+    x_ptr, given_ptr, b, valid, stride_xb, stride_gb,
+    TYPE: tl.constexpr, HAS_GIVEN: tl.constexpr,
+):  # fmt: skip
+    """x and `given` (x again if there is none) of rows b: [BLOCK_B, 1] of TYPE, zeros where they
+    are not valid. The pointers are those of the input's columns."""
+    x = tl.load(x_ptr + b * stride_xb, mask=valid, other=0.0).to(TYPE)
+    given = x
+    if HAS_GIVEN:
+        given = tl.load(given_ptr + b * stride_gb, mask=valid, other=0.0).to(TYPE)
+    return x, given
+
+
+@triton.jit
 def combine(
     x, given, i, mask_i, grid_ptr, c_ptr, stride_cj, I, mask_o,
     UNIFORM: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr,

@@ -20,10 +20,7 @@ def _update(
     """The statistics of each place of a tile with one more block of rows, a share of
     those so far."""
     mean, size, spread, low, high = state
-    x = tl.load(x_ptr + b * stride_xb, mask=valid, other=0.0).to(TYPE)
-    given = x
-    if HAS_GIVEN:
-        given = tl.load(given_ptr + b * stride_gb, mask=valid, other=0.0).to(TYPE)
+    x, given = edges.load(x_ptr, given_ptr, b, valid, stride_xb, stride_gb, TYPE, HAS_GIVEN)
     phi = edges.combine(
         x, given, i, mask_i, grid_ptr, c_ptr, stride_cj, I, mask_o,
         UNIFORM, G, DEGREE, 0, ACTIVATION, HAS_GIVEN, KEEP_NAN, CHUNKS, CHUNK, TAIL,

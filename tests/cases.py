@@ -1,8 +1,12 @@
 """Every list of cases, once: what the tests of kernels, ops and modules run over."""
 
+import contextlib
+import random
+
+import numpy as np
 import torch
 
-from kanfast import Basis
+from kanfast import KAN, Basis, KANLinear
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BACKENDS = ("reference", "triton")
@@ -76,3 +80,38 @@ def make_case(shape, basis, precision, *, scale=False, seed=0):
 
 def make_basis(grid_size=5, degree=3, activation="silu", knots="uniform"):
     return Basis(grid_size, degree, activation, knots == "uniform")
+
+
+def make_kan(*widths, **options):
+    """A KAN in float64 whose edges are far from straight, the same for the same arguments."""
+    torch.manual_seed(0)
+    return KAN(widths, **{"grid_size": 4, "scale_noise": 1.0, "dtype": torch.float64} | options)
+
+
+def rows(count, features, seed=0):
+    """[count, features] in [-1, 1], where grids are at first; float64, on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    return 2 * torch.rand(count, features, generator=generator, dtype=torch.float64) - 1
+
+
+def make_layer(*sizes, **options):
+    """A KANLinear in float64 with splines that are not small; 3 inputs and 4 outputs by default."""
+    torch.manual_seed(0)
+    options = {"dtype": torch.float64, "scale_noise": 2.0} | options
+    return KANLinear(*(sizes or (3, 4)), **options)
+
+
+def samples(*shape, scale=0.8):
+    """Normal ones, of which some are beyond [-1, 1]; float64, on the CPU."""
+    generator = torch.Generator().manual_seed(1)
+    return scale * torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+@contextlib.contextmanager
+def unchanged_generators():
+    """Nothing is drawn from the global generators, and none is seeded."""
+    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
+    yield
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.random.get_state()[1].tolist() == states[1]
+    assert random.getstate() == states[2]

@@ -79,3 +79,14 @@ def weight_grad(g, x, s, grid, basis, deriv):
     if s is not None:
         f = f * s.double().unsqueeze(-1)
     return torch.einsum("bo,bij->jio", g.double(), f)
+
+
+def edge_splines(layer, x):
+    """Splines of all edges of a KANLinear at x [N, I]: [N, O, I]."""
+    weight = layer.scaled_spline_weight.detach().double().numpy()
+    grid = layer.grid.double().numpy()
+    columns = [
+        spline_values(x[:, i].numpy(), grid[i], layer.spline_order, 0) @ weight[:, i].T
+        for i in range(layer.in_features)
+    ]
+    return np.stack(columns, axis=-1)

@@ -1,37 +1,16 @@
 """Backward attribution, against live pykan and against its definition on dense activations."""
 
-import warnings
 from typing import Any
 
 import pytest
 import torch
+from cases import make_kan, rows
 from torch import Tensor
 
 from kanfast import KAN, KANLinear
 from kanfast.interpret.attribution import Attribution
 
 DOUBLE = torch.float64
-
-
-@pytest.fixture
-def pykan() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-    torch.set_default_dtype(DOUBLE)
-    with torch.random.fork_rng(devices=[]):
-        yield module
-    torch.set_default_dtype(torch.float32)
-
-
-def rows(count: int, features: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(count, features, generator=generator, dtype=DOUBLE) - 1
-
-
-def make(*widths: int, **options: Any) -> KAN:
-    torch.manual_seed(0)
-    return KAN(widths, **{"grid_size": 4, "scale_noise": 1.0, "dtype": DOUBLE} | options)
 
 
 def trained_pykan(pykan: Any, x: Tensor) -> Any:
@@ -79,7 +58,7 @@ def test_scores_of_the_outputs_are_pykans(pykan: Any) -> None:
 
 
 def test_the_definition_on_dense_activations() -> None:
-    model, x = make(2, 3, 2), rows(50, 2)
+    model, x = make_kan(2, 3, 2), rows(50, 2)
     values, deviations = x, []
     for layer in model.layers:
         phi = torch.einsum("nij,oij->noi", layer.b_splines(values), layer.scaled_spline_weight)
@@ -97,7 +76,7 @@ def test_the_definition_on_dense_activations() -> None:
 
 
 def test_scores_find_the_feature_that_matters() -> None:
-    model = make(3, 1)
+    model = make_kan(3, 1)
     with torch.no_grad():
         model.layers[0].spline_weight[:, 1:] *= 0.01
         model.layers[0].base_weight[:, 1:] *= 0.01
@@ -107,7 +86,7 @@ def test_scores_find_the_feature_that_matters() -> None:
 
 
 def test_scores_are_never_stale() -> None:
-    model = make(2, 1)
+    model = make_kan(2, 1)
     model.get_act(rows(40, 2))
     before = model.feature_score
     with torch.no_grad():
@@ -117,13 +96,13 @@ def test_scores_are_never_stale() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_dtypes_and_shapes(dtype: torch.dtype) -> None:
-    model = make(2, 3, 1, dtype=dtype)
+    model = make_kan(2, 3, 1, dtype=dtype)
     x = rows(60, 2).to(dtype).reshape(3, 20, 2)
     found = model.attribute(x=x).node_scores[0]
     assert found.dtype == torch.float32
-    exact = make(2, 3, 1).load_state_dict(model.state_dict())
+    exact = make_kan(2, 3, 1).load_state_dict(model.state_dict())
     assert not exact.missing_keys
-    wide = make(2, 3, 1)
+    wide = make_kan(2, 3, 1)
     wide.load_state_dict({k: v.double() for k, v in model.state_dict().items()})
     expected = wide.attribute(x=x.double()).node_scores[0]
     bound = 1e-4 if dtype == torch.float32 else 0.05
@@ -144,12 +123,12 @@ def test_layers_without_or_with_unfused_residuals() -> None:
 
 
 def test_one_row_scores_zero() -> None:
-    model = make(2, 2, 1)
+    model = make_kan(2, 2, 1)
     assert all((s == 0).all() for s in model.attribute(x=rows(1, 2)).edge_scores)
 
 
 def test_it_is_a_plain_result() -> None:
-    found = make(2, 1).attribute(x=rows(9, 2))
+    found = make_kan(2, 1).attribute(x=rows(9, 2))
     assert isinstance(found, Attribution)
     assert not found.node_scores[0].requires_grad
 
@@ -167,7 +146,7 @@ def test_it_is_a_plain_result() -> None:
     ],
 )
 def test_errors(arguments: dict[str, Any], message: str) -> None:
-    model = make(2, 3, 1)
+    model = make_kan(2, 3, 1)
     if arguments:
         model.get_act(rows(5, 2))
     with pytest.raises(ValueError, match=message):

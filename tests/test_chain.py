@@ -346,7 +346,8 @@ def test_new_memory_behind_a_parameter_is_noticed() -> None:
         weight.data = data
         torch.testing.assert_close(model(x), one_by_one(model, x))
     weight.data = weight.data.float()
-    with pytest.raises(TypeError):
+    message = "dtype of spline_weight, torch.float64, got torch.float32: convert one"
+    with pytest.raises(TypeError, match=message):
         model(x)
 
 

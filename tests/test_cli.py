@@ -4,36 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
 import pytest
 import torch
 
-from kanfast import native
-from kanfast.cli import main
+from kanfast import extras, native
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Calls the program and gives its exit code, stdout and stderr."""
-    monkeypatch.setenv("KINETO_LOG_LEVEL", "9")
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main(list(map(str, arguments)))
-        except SystemExit as end:
-            code = end.code
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    yield call
-    torch.set_num_threads(threads)
-    torch.set_rng_state(state)
 
 
 def write(path: Path, header: str = "a,b,c", rows: int = 60, cell: str = "{i}.5,{j},{k}") -> Path:
@@ -261,6 +241,28 @@ def test_other_bad_tables(run: Run, tmp_path: Path) -> None:
 def test_missing_extra(run: Run, monkeypatch: pytest.MonkeyPatch, module: str, name: str) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     check_error(run("compare"), f'{name} is not installed: pip install "kanfast[run]"')
+
+
+def test_an_extra_that_lacks_something_itself(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "broken_extra.py").write_text("import not_there_at_all\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="No module named 'not_there_at_all'") as raised:
+        extras.require("broken_extra")
+    assert not isinstance(raised.value, extras.MissingExtra)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.png").symlink_to("/dev/full")
+    table = write(tmp_path / "t.csv")
+    code, _, err = run(
+        *("compare", "--csv", table, "--target", "c", "--epochs", 1),
+        *("--device", "cpu", "--output", tmp_path / "p.png"),
+    )
+    assert code == 2
+    assert err.endswith(f"cannot write {tmp_path / 'p.png'}: No space left on device\n")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")

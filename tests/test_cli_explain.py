@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import matplotlib.image
@@ -11,28 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from kanfast.cli import main
+from kanfast import create_dataset_from_data
 from kanfast.data import InputError, numbers
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
-    """Calls the program and gives its exit code, stdout and stderr."""
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        try:
-            code = main(list(map(str, arguments)))
-        except SystemExit as end:
-            code = end.code
-        streams = capsys.readouterr()
-        return code, streams.out, streams.err
-
-    yield call
-    torch.set_num_threads(threads)
-    torch.set_rng_state(state)
 
 
 def write(path: Path, rows: int = 150) -> Path:
@@ -87,7 +69,7 @@ BAD = {
     ),
     "no functions": (
         ("--csv", "circles.csv", "--target", "area", "--drop", "name", "--functions", "0"),
-        "lib must have a function that is not a constant",
+        "lib must have a function that is not a constant, got ['0']",
     ),
     "no nodes": (
         ("--csv", "circles.csv", "--target", "area", "--hidden", "0"),
@@ -123,6 +105,29 @@ def test_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     code, _, err = run("explain", "--csv", table, "--target", "area")
     assert code == 2
     assert 'matplotlib is not installed: pip install "kanfast[run]"' in err
+
+
+def test_one_value_in_the_training_rows(run: Run, tmp_path: Path) -> None:
+    index = torch.arange(40)[:, None]
+    tested = int(create_dataset_from_data(index, index, seed=0)["test_input"][0])
+    cells = [f"{row},{int(row == tested)}" for row in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b", *cells]) + "\n")
+    code, out, err = run("explain", "--csv", tmp_path / "t.csv", "--target", "b", "--seed", 0)
+    assert (code, out) == (2, "")
+    assert "t.csv has one value in 'b' in all of its training rows, 0: nothing to learn" in err
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.png").symlink_to("/dev/full")
+    cells = [f"{row},{2 * row}" for row in range(40)]
+    (tmp_path / "t.csv").write_text("\n".join(["a,b", *cells]) + "\n")
+    code, out, err = run(
+        *("explain", "--csv", tmp_path / "t.csv", "--target", "b", "--hidden", 1),
+        *("--functions", "x", "--seconds", 60, "--output", tmp_path / "p.png"),
+    )
+    assert (code, out) == (2, "")
+    assert err.endswith(f"cannot write {tmp_path / 'p.png'}: No space left on device\n")
 
 
 @pytest.mark.parametrize(

@@ -38,13 +38,6 @@ def test_the_workflow_of_pykan() -> None:
     assert [str(variable) for variable in names["variables"]] == ["x_1", "x_2"]
 
 
-@pytest.fixture
-def pykan() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-
-
 def test_code_about_models_of_pykan(pykan: Any) -> None:
     names = {"pykan_model": pykan.KAN(width=[2, 3, 1], auto_save=False)}
     exec(compile(PYKAN_BLOCKS[1], "from-pykan.md", "exec"), names)

@@ -1,21 +1,20 @@
-"""Datasets and fit: pykan's numbers where it is installed, and behaviour pykan lacks."""
+"""Training: pykan's numbers where it is installed, and behaviour pykan lacks."""
 
 import contextlib
 import copy
 import io
-import random
 import sys
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from cases import unchanged_generators
 from torch import Tensor, nn
 
-from kanfast import KAN, create_dataset, create_dataset_from_data
-from kanfast.interpret import optimizer, regularization
+from kanfast import KAN, create_dataset
+from kanfast.interpret import optimizer
 
 
 def product(x: Tensor) -> Tensor:
@@ -31,92 +30,6 @@ def make(widths: tuple[int, ...] = (2, 2, 1), **options: Any) -> KAN:
     return KAN(widths, **{"grid_size": 3, "dtype": torch.float64} | options)
 
 
-@pytest.fixture
-def pykan() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-
-
-@contextlib.contextmanager
-def unchanged_generators() -> Any:
-    states = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    yield
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert np.random.get_state()[1].tolist() == states[1]
-    assert random.getstate() == states[2]
-
-
-# Datasets.
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {},
-        {"ranges": [0, 3], "train_num": 20, "seed": 5},
-        {"ranges": [[-1, 0], [2, 4]], "test_num": 7, "normalize_input": True},
-        {"f_mode": "row", "f": lambda x: x[0] + x[1], "normalize_label": True},
-    ],
-    ids=["defaults", "range", "ranges", "rows"],
-)
-def test_create_dataset_gives_pykans_numbers(options: dict[str, Any], pykan: Any) -> None:
-    arguments = {"f": product} | options
-    with torch.random.fork_rng(devices=[]):
-        theirs = pykan.create_dataset(**arguments)
-    with unchanged_generators():
-        ours = create_dataset(**arguments)
-    assert ours.keys() == theirs.keys()
-    for key in ours:
-        torch.testing.assert_close(ours[key], theirs[key], rtol=1e-6, atol=1e-7)
-
-
-def test_create_dataset_from_data_gives_pykans_split(pykan: Any) -> None:
-    x, y = torch.arange(50.0).reshape(25, 2), torch.arange(25.0)[:, None]
-    state = np.random.get_state()
-    np.random.seed(3)
-    theirs = pykan.create_dataset_from_data(x, y, train_ratio=0.7)
-    np.random.set_state(state)
-    with unchanged_generators():
-        ours = create_dataset_from_data(x, y, train_ratio=0.7, seed=3)
-    for key in theirs:
-        assert torch.equal(ours[key], theirs[key])
-
-
-def test_normalised_columns_and_dtype() -> None:
-    data = create_dataset(
-        product, ranges=np.array([2.0, 5.0]), normalize_input=True, dtype=torch.float64
-    )
-    assert data["train_input"].dtype == torch.float64
-    mean, std = data["train_input"].mean(0), data["train_input"].std(0)
-    torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-12)
-    torch.testing.assert_close(std, torch.ones_like(std))
-    assert data["test_input"].mean(0).abs().max() > 1e-6  # scaled by the training rows
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"f_mode": "rows"}, 'f_mode must be "col" or "row"'),
-        ({"ranges": [[0, 1]] * 3}, "for each of 2 variables"),
-        ({"f": lambda x: x[:5]}, r"f must return \[1000, outputs\]"),
-    ],
-)
-def test_create_dataset_errors(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        create_dataset(**{"f": product} | change)
-
-
-def test_create_dataset_from_data_errors() -> None:
-    with pytest.raises(ValueError, match="inputs have 3 rows, but labels 4"):
-        create_dataset_from_data(torch.zeros(3, 1), torch.zeros(4, 1))
-    with pytest.raises(ValueError, match="train_ratio must be 0 to 1"):
-        create_dataset_from_data(torch.zeros(3, 1), torch.zeros(3, 1), 80)
-
-
-# Fit.
-
-
 @pytest.mark.parametrize("lamb", [0.0, 1e-3])
 def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 iterations; later ones amplify differences of rounding."""
@@ -124,16 +37,12 @@ def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.M
         optimizer, "_LBFGS_UNIT", {}
     )  # which changes the length of the first trial step
     monkeypatch.setattr(optimizer, "_LBFGS_HISTORY", 10)
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.random.fork_rng(devices=[]), contextlib.redirect_stderr(io.StringIO()):
-            theirs = pykan.KAN([2, 3, 1], grid=4, k=3, seed=1, auto_save=False)
-            ours = KAN.from_pykan(theirs)
-            data = small_dataset()
-            expected = theirs.fit(data, steps=1, lamb=lamb, update_grid=False)
-            found = ours.fit(data, steps=1, lamb=lamb, update_grid=False, log=0)
-    finally:
-        torch.set_default_dtype(torch.float32)
+    theirs = pykan.KAN([2, 3, 1], grid=4, k=3, seed=1, auto_save=False)
+    ours = KAN.from_pykan(theirs)
+    data = small_dataset()
+    with contextlib.redirect_stderr(io.StringIO()):
+        expected = theirs.fit(data, steps=1, lamb=lamb, update_grid=False)
+    found = ours.fit(data, steps=1, lamb=lamb, update_grid=False, log=0)
     assert found.keys() == expected.keys()
     for name in ("train_loss", "test_loss", *(["reg"] if lamb else [])):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
@@ -361,130 +270,8 @@ def test_errors_about_parameters() -> None:
     model = make()
     with pytest.raises(ValueError, match="holds no parameter of this model"):
         model.fit(small_dataset(), opt=torch.optim.Adam(make().parameters()))
-    with pytest.raises(ValueError, match="nothing to train"):
+    with pytest.raises(ValueError, match="nothing to train: no parameter of the model requires"):
         model.requires_grad_(False).fit(small_dataset())
-
-
-# Regularisation.
-
-
-@pytest.mark.parametrize(
-    "metric",
-    [
-        "edge_forward_spline_n",
-        "edge_forward_spline_u",
-        "edge_forward_sum",
-        "edge_backward",
-        "node_backward",
-    ],
-)
-def test_penalties_are_pykans(metric: str, pykan: Any) -> None:
-    torch.set_default_dtype(torch.float64)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            theirs = pykan.KAN([3, 4, 2], grid=[3, 5], k=[2, 3], seed=2, auto_save=False)
-            x = torch.rand(70, 3) * 2 - 1
-            theirs.get_act(x)
-            theirs.node_attribute() if metric == "node_backward" else theirs.attribute()
-            expected = theirs.reg(metric, 1.3, 2.1, 0.3, 0.7)
-            ours = KAN.from_pykan(theirs)
-            found = ours.regularization(x, metric, 1.3, 2.1, 0.3, 0.7)
-    finally:
-        torch.set_default_dtype(torch.float32)
-    torch.testing.assert_close(found, expected, rtol=1e-10, atol=0)
-    if metric in ("edge_forward_spline_n", "edge_forward_spline_u"):
-        expected.backward()
-        found.backward()
-        for layer, other in zip(ours.layers, theirs.act_fun, strict=True):
-            torch.testing.assert_close(
-                layer.spline_weight.grad, other.coef.grad.permute(1, 0, 2), rtol=1e-8, atol=1e-10
-            )
-
-
-@pytest.mark.parametrize("metric", ["edge_forward_l1", "edge_forward_sum", "edge_backward"])
-def test_gradients_of_penalties(metric: str) -> None:
-    model = make((2, 3, 2))
-    x = torch.linspace(-1, 1, 22, dtype=torch.float64).reshape(11, 2)
-    weights = dict(model.named_parameters())
-
-    def penalty(*values: Tensor) -> Tensor:
-        named = dict(zip(weights, values, strict=True))
-        return torch.func.functional_call(
-            Penalty(model, x, metric), {f"m.{k}": v for k, v in named.items()}, ()
-        )
-
-    leaves = [p.detach().clone().requires_grad_() for p in weights.values()]
-    assert torch.autograd.gradcheck(penalty, leaves, eps=1e-7, atol=1e-4)
-
-
-class Penalty(nn.Module):
-    def __init__(self, model: KAN, x: Tensor, metric: Any) -> None:
-        super().__init__()
-        self.m, self.x, self.metric = model, x, metric
-
-    def forward(self) -> Tensor:
-        return self.m.regularization(self.x, self.metric)
-
-
-def test_the_papers_penalty_by_its_formulas() -> None:
-    model = make((2, 3, 1))
-    x = torch.linspace(-1, 1, 40, dtype=torch.float64).reshape(20, 2)
-    expected = torch.zeros((), dtype=torch.float64)
-    values = x
-    for layer in model.layers:
-        phi = torch.stack(
-            [  # every edge by itself: [O, B, I]
-                torch.stack([self_edge(layer, values, o, i) for i in range(layer.in_features)], 1)
-                for o in range(layer.out_features)
-            ]
-        )
-        size = phi.abs().mean(1)
-        share = size / size.sum()
-        expected = expected + 0.5 * size.sum() - 0.25 * (share * share.log()).sum()
-        values = layer(values)
-    found = model.regularization(x, "edge_forward_l1", 0.5, 0.25)
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
-
-
-def self_edge(layer: nn.Module, x: Tensor, o: int, i: int) -> Tensor:
-    """phi of one edge: the layer with all other edges removed."""
-    mask = torch.zeros(layer.out_features, layer.in_features, dtype=torch.bool)
-    mask[o, i] = True
-    alone = copy.deepcopy(layer)
-    alone.set_mask(mask)
-    return alone(x)[:, o]
-
-
-def test_a_function_of_zero_has_a_finite_penalty() -> None:
-    model = make((2, 3, 1))
-    with torch.no_grad():
-        for p in model.parameters():
-            p.zero_()
-    x = torch.rand(10, 2, dtype=torch.float64)
-    for metric in ("edge_forward_l1", "edge_forward_spline_n", "edge_backward"):
-        model.zero_grad()
-        penalty = model.regularization(x, metric)
-        penalty.backward()
-        assert penalty == 0
-        assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
-
-
-def test_one_row_is_enough() -> None:
-    model = make()
-    penalty = model.regularization(torch.zeros(1, 2, dtype=torch.float64))
-    assert penalty == 0
-    penalty.backward()
-
-
-def test_samples_are_needed_and_kept() -> None:
-    model, data = make(), small_dataset()
-    with pytest.raises(ValueError, match="this needs samples"):
-        model.regularization()
-    values = model.get_act(data)
-    assert [v.shape for v in values] == [(60, 2), (60, 2), (60, 1)]
-    torch.testing.assert_close(model.regularization(), model.regularization(data["train_input"]))
-    assert "samples" not in model.state_dict()
-    assert model.float().samples.dtype == torch.float32
 
 
 def test_the_end_of_a_line_search_is_no_failure() -> None:
@@ -508,17 +295,6 @@ def test_the_end_of_a_line_search_is_no_failure() -> None:
     steps[0] = 2  # the loss before the NaN is not known to have settled
     with pytest.warns(RuntimeWarning, match="training stopped at step 1"):
         model.fit(dataset, steps=4, log=0, loss_fn=flat, metrics=[count], update_grid=False)
-
-
-def test_the_gradient_of_pykans_entropy() -> None:
-    """By finite differences; the value is compared with pykan's own above."""
-    generator = torch.Generator().manual_seed(0)
-    for shape in ((3, 5), (1, 4), (2, 1)):
-        size = torch.rand(shape, generator=generator, dtype=torch.float64)
-        size[0, 0] = 0.01
-        penalty = regularization._PykanPenalty.apply
-        arguments = (size.requires_grad_(), 0.7, 2.0)
-        assert torch.autograd.gradcheck(penalty, arguments, eps=1e-7, atol=1e-5)
 
 
 def test_lbfgs_on_one_vector_takes_the_steps_of_lbfgs_on_the_parameters() -> None:

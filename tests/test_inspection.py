@@ -1,41 +1,15 @@
 """The picture of a model by its own method, its edges one by one, its evaluation."""
 
-import warnings
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from cases import make_kan, rows
+from pictures import artist
 
 from kanfast import KAN, create_dataset, plot
 
 DOUBLE = torch.float64
-
-
-@pytest.fixture
-def pykan() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-    torch.set_default_dtype(DOUBLE)
-    with torch.random.fork_rng(devices=[]):
-        yield module
-    torch.set_default_dtype(torch.float32)
-
-
-def rows(count: int, features: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(count, features, generator=generator, dtype=DOUBLE) - 1
-
-
-def make(*widths: Any, **options: Any) -> KAN:
-    torch.manual_seed(0)
-    return KAN(widths, **{"grid_size": 4, "scale_noise": 1.0, "dtype": DOUBLE} | options)
-
-
-def artist(figure: Any, gid: str) -> Any:
-    (found,) = figure.findobj(lambda candidate: candidate.get_gid() == gid)
-    return found
 
 
 def test_functions_and_ranges_of_edges(pykan: Any) -> None:
@@ -59,7 +33,7 @@ def test_functions_and_ranges_of_edges(pykan: Any) -> None:
 
 
 def test_symbolic_edges_and_products_in_pictures() -> None:
-    model, x = make(2, [3, 1], 1), rows(60, 2)
+    model, x = make_kan(2, [3, 1], 1), rows(60, 2)
     model.get_act(x)
     model.fix_symbolic(0, 0, 3, "x^2")
     figure = model.plot(in_vars=["a", "b"], title="products")
@@ -79,7 +53,7 @@ def test_symbolic_edges_and_products_in_pictures() -> None:
 
 
 def test_the_curve_of_a_symbolic_edge_is_its_function() -> None:
-    model, x = make(1, 1), rows(60, 1)
+    model, x = make_kan(1, 1), rows(60, 1)
     model.fix_symbolic(0, 0, 0, "x^2", fit_params_bool=False)
     (curve,) = artist(plot.network(model, x), "curves 0").get_segments()
     t = torch.linspace(float(x.min()), float(x.max()), len(curve), dtype=DOUBLE) ** 2
@@ -91,7 +65,7 @@ def test_the_curve_of_a_symbolic_edge_is_its_function() -> None:
 
 @pytest.mark.parametrize("metric", ["backward", "forward_n", "forward_u"])
 def test_metrics_are_opacities(metric: Any) -> None:
-    model, x = make(3, 2, 1), rows(60, 3)
+    model, x = make_kan(3, 2, 1), rows(60, 3)
     statistics = model.kan_layers[0].edge_statistics(x).std
     sizes = {
         "backward": model.attribute(x=x).edge_scores[0],
@@ -104,10 +78,10 @@ def test_metrics_are_opacities(metric: Any) -> None:
 
 
 def test_errors() -> None:
-    model = make(2, 1)
+    model = make_kan(2, 1)
     with pytest.raises(ValueError, match="this needs samples"):
         model.plot()
     with pytest.raises(ValueError, match=r"metric must be one of .*, got 'forward'"):
         model.plot(metric="forward", x=rows(9, 2))  # type: ignore[arg-type]
-    with pytest.raises(IndexError, match="index of a output of layer 0"):
+    with pytest.raises(IndexError, match="output j of layer 0 must be 0 to 0, got 1"):
         model.get_fun(0, 0, 1)

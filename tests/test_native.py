@@ -378,10 +378,12 @@ assert not kanfast.native.available()
 model = kanfast.KAN([2, 3, 1])
 model(torch.zeros(4, 2)).sum().backward()
 model.backend = "native"
-try:
-    model(torch.zeros(4, 2))
-except RuntimeError as error:
-    print(error)
+x, weight = torch.zeros(4, 2), model.layers[0].spline_weight
+for call in (lambda: model(x), lambda: kanfast.native.pack(weight, None, None)):
+    try:
+        call()
+    except RuntimeError as error:
+        print(error)
 """
 
 
@@ -389,7 +391,41 @@ def test_without_the_library_plain_torch_does_the_work(tmp_path):
     command = [sys.executable, "-c", NOT_BUILT]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "was not compiled for this processor" in done.stdout
+    by_name, launcher = done.stdout.splitlines()
+    reason = "is expected to be built, but it was not compiled for this processor when kanfast was"
+    assert by_name.startswith(f'backend "native" {reason}')
+    assert by_name.endswith('or use backend="auto"')
+    assert launcher.startswith(f"kanfast.native {reason}")
+
+
+OUT_OF_MEMORY = """
+import resource, torch, kanfast
+torch.set_num_threads(1)
+basis = kanfast.Basis(1, 0, "none")
+x, grid = torch.zeros(1, 8192), torch.tensor([-1.0, 1.0]).expand(8192, 2)
+c = torch.empty(1, 8192, 8192)  # 256 MiB, as much as the copy of it that the library makes
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+for call, results in ((kanfast.kan_linear, 0), (kanfast.edge_statistics, 5)):
+    room = used + (results * 256 + 128) * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
+    try:
+        call(x, c, grid, basis=basis, backend="native")
+    except MemoryError as error:
+        print(error)
+"""
+
+
+@built
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as on Linux")
+def test_without_memory_for_its_buffers_it_says_so():
+    command = [sys.executable, "-c", OUT_OF_MEMORY]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    message = (
+        "kanfast.native needs buffers for 8192 inputs and 8192 outputs, got no memory for them: "
+        'use backend="reference", which needs less'
+    )
+    assert done.stdout.splitlines() == [message, message]
 
 
 @built

@@ -2,33 +2,16 @@
 
 import copy
 import pickle
-import warnings
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from cases import make_kan, rows
 
 from kanfast import KAN, create_dataset, parameter_groups
 from kanfast.nn.nodes import Nodes
 
 DOUBLE = torch.float64
-
-
-@pytest.fixture
-def pykan() -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        module = pytest.importorskip("kan", reason="pykan is not installed", exc_type=ImportError)
-    torch.set_default_dtype(DOUBLE)
-    with torch.random.fork_rng(devices=[]):
-        yield module
-    torch.set_default_dtype(torch.float32)
-
-
-def rows(count: int, features: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(count, features, generator=generator, dtype=DOUBLE) - 1
 
 
 MODELS: dict[str, dict[str, Any]] = {
@@ -116,11 +99,6 @@ def test_unknown_functions_are_refused(pykan: Any) -> None:
         KAN.from_pykan(model)
 
 
-def make(*widths: Any, **options: Any) -> KAN:
-    torch.manual_seed(0)
-    return KAN(widths, **{"grid_size": 4, "scale_noise": 1.0, "dtype": DOUBLE} | options)
-
-
 def test_nodes_by_hand() -> None:
     nodes, x = Nodes(8, [2, 2, 3]), rows(5, 8)
     s = x.unbind(-1)
@@ -141,7 +119,7 @@ def test_nodes_by_hand() -> None:
 
 def test_widths() -> None:
     widths = [2, [3, 2], [1, 0], [0, 1]]
-    model = make(*widths, mult_arity=[[], [2, 3], [], [2]])
+    model = make_kan(*widths, mult_arity=[[], [2, 3], [], [2]])
     assert widths == [2, [3, 2], [1, 0], [0, 1]]
     assert model.width == model.width_in == [2, 5, 1, 1]
     assert model.width_out == [2, 8, 1, 2]
@@ -152,7 +130,7 @@ def test_widths() -> None:
 
 
 def test_plain_models_are_as_before() -> None:
-    model, same = make(2, 3, 1), make(2, [3, 0], [1, 0])
+    model, same = make_kan(2, 3, 1), make_kan(2, [3, 0], [1, 0])
     assert not model.nodes
     assert not same.nodes
     assert list(model.state_dict()) == list(same.state_dict())
@@ -181,7 +159,7 @@ def test_other_errors() -> None:
         KAN([2, 2.5, 1])
     with pytest.raises(ValueError, match=r"expected one of .* 3 subnodes or 2 nodes, got 'scale'"):
         Nodes(3, [2]).set_affine("scale", torch.ones(3))
-    layers = make(2, 3, 1).kan_layers
+    layers = make_kan(2, 3, 1).kan_layers
     with pytest.raises(ValueError, match=r"nodes\[0\] has 4 subnodes"):
         KAN.from_layers(layers, {0: Nodes(4, [2])})
     with pytest.raises(ValueError, match="layer 0 has 2 outputs, but layer 1 has 3 inputs"):
@@ -191,7 +169,7 @@ def test_other_errors() -> None:
 @pytest.fixture
 def model() -> KAN:
     """[3, [2, 2], [1, 1]] with affine maps that do something."""
-    model = make(3, [2, 2], [1, 1], mult_arity=3, affine_trainable=True)
+    model = make_kan(3, [2, 2], [1, 1], mult_arity=3, affine_trainable=True)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.startswith("nodes"):
@@ -203,7 +181,7 @@ def model() -> KAN:
 def test_transforms_and_copies(model: KAN) -> None:
     x = rows(6, 3)
     expected = model(x)
-    other = make(3, [2, 2], [1, 1], mult_arity=3)
+    other = make_kan(3, [2, 2], [1, 1], mult_arity=3)
     other.load_state_dict(model.state_dict())
     for twin in (other, copy.deepcopy(model), pickle.loads(pickle.dumps(model)), model.refine(8)):
         torch.testing.assert_close(twin(x), expected, rtol=0, atol=1e-12)
@@ -218,8 +196,8 @@ def test_transforms_and_copies(model: KAN) -> None:
 
 
 def test_a_state_dict_brings_affine_maps_to_a_plain_model() -> None:
-    model = make(2, 3, 1, affine_trainable=True)
-    plain = make(2, 3, 1).float()
+    model = make_kan(2, 3, 1, affine_trainable=True)
+    plain = make_kan(2, 3, 1).float()
     with torch.no_grad():
         model.nodes["0"].node_bias.fill_(0.5)
     plain.load_state_dict(model.state_dict())
@@ -267,7 +245,7 @@ def test_automatic_pruning_and_grids(model: KAN) -> None:
 
 def test_a_product_is_learned_and_read() -> None:
     dataset = create_dataset(lambda x: x[:, [0]] * x[:, [1]], train_num=300, dtype=DOUBLE)
-    model = make(2, [0, 1], 1, scale_noise=0.1)
+    model = make_kan(2, [0, 1], 1, scale_noise=0.1)
     model.fit(dataset, steps=40, log=0)
     for l, i, j in ((0, 0, 1), (0, 1, 0)):
         model.remove_edge(l, i, j)

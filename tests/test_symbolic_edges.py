@@ -240,7 +240,7 @@ def test_training_recovers_parameters():
         (
             lambda: SymbolicEdges(1, 1).fix(0, 0, Library(overwritten())["sin"]),
             KeyError,
-            "another function is called 'sin' in this layer's library",
+            "another function is called 'sin' in this library; add yours under a name of its own",
         ),
         (lambda: SymbolicEdges(1, 1).fix(0, 0, "x", [1, 2]), ValueError, "four finite numbers"),
         (

@@ -224,6 +224,16 @@ def test_simplify_in_its_own_process():
     assert simplify(expr, 60) == 1 + sympy.Function("mish")(1.5 * y)
 
 
+def test_simplify_says_what_sympy_says():
+    class besselj(sympy.Function):
+        """J0, under a name that SymPy has for a function of two arguments."""
+
+    with pytest.raises(
+        RuntimeError, match=r"failed on besselj\(x\), so take it (.|\n)*2 arguments"
+    ):
+        simplify(besselj(x), 60)
+
+
 def test_simplify_is_ended_in_time():
     expr = sympy.Add(*(sympy.sin(k * x + 0.1 * k) ** k * sympy.exp(y / k) for k in range(1, 30)))
     start = time.perf_counter()

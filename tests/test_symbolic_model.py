@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import sympy
 import torch
+from cases import make_kan, rows
 from torch import Tensor, nn
 
 from kanfast import KAN, KANLinear, create_dataset
@@ -17,19 +18,9 @@ from kanfast.symbolic import Library, default_library
 DOUBLE = torch.float64
 
 
-def rows(count: int, features: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return 2 * torch.rand(count, features, generator=generator, dtype=DOUBLE) - 1
-
-
-def make(*widths: int, **options: Any) -> KAN:
-    torch.manual_seed(0)
-    return KAN(widths, **{"grid_size": 4, "scale_noise": 1.0, "dtype": DOUBLE} | options)
-
-
 def fixed(x: Tensor | None = None) -> KAN:
     """[3, 2, 2] with three symbolic edges, one of them fitted."""
-    model = make(3, 2, 2)
+    model = make_kan(3, 2, 2)
     model.get_act(rows(80, 3) if x is None else x)
     model.fix_symbolic(0, 1, 0, "sin", fit_params_bool=False)
     model.fix_symbolic(0, 2, 1, "x^2")
@@ -52,7 +43,7 @@ def dense(layer: KANLinear, x: Tensor) -> Tensor:
 
 
 def test_a_symbolic_edge_replaces_its_spline() -> None:
-    model, x = make(3, 2), rows(20, 3)
+    model, x = make_kan(3, 2), rows(20, 3)
     before = dense(model.kan_layers[0], x)
     model.fix_symbolic(0, 1, 0, "sin", fit_params_bool=False)
     before[:, 0, 1] = torch.sin(x[:, 1])
@@ -64,7 +55,7 @@ def test_a_symbolic_edge_replaces_its_spline() -> None:
 
 
 def test_unfixing_brings_the_spline_back() -> None:
-    model, x = make(3, 2), rows(20, 3)
+    model, x = make_kan(3, 2), rows(20, 3)
     expected, names = model(x), list(model.state_dict())
     model.fix_symbolic(0, 1, 0, "sin", x=x)
     model.fix_symbolic(0, 2, 1, "tanh", x=x)
@@ -81,13 +72,13 @@ def test_unfixing_brings_the_spline_back() -> None:
 @pytest.mark.parametrize("both", [False, True], ids=["symbolic", "with its spline"])
 def test_statistics_are_those_of_dense_activations(both: bool, unfused: bool) -> None:
     x = rows(300, 3)
-    model = make(3, 2, base_activation=nn.ELU if unfused else nn.SiLU)
+    model = make_kan(3, 2, base_activation=nn.ELU if unfused else nn.SiLU)
     model.fix_symbolic(0, 1, 0, "sin", fit_params_bool=False)
     model.fix_symbolic(0, 2, 1, "x^2", x=x)
     layer = model.kan_layers[0]
     phi = dense(layer, x)
     if both:
-        other = make(3, 2, base_activation=nn.ELU if unfused else nn.SiLU).kan_layers[0]
+        other = make_kan(3, 2, base_activation=nn.ELU if unfused else nn.SiLU).kan_layers[0]
         phi[:, 0, 1] += dense(other, x)[:, 0, 1]
         symbols.set_numeric(layer, 0, 1, True)
     torch.testing.assert_close(layer(x), phi.sum(-1), rtol=0, atol=1e-12)
@@ -138,7 +129,7 @@ class _Statistics(nn.Module):
 def test_state_dicts_copies_and_pickles() -> None:
     model, x = fixed(), rows(20, 3)
     expected = model(x)
-    other = make(3, 2, 2)
+    other = make_kan(3, 2, 2)
     file = io.BytesIO()
     torch.save(model.state_dict(), file)
     file.seek(0)
@@ -165,7 +156,7 @@ def test_symbolic_edges_are_trained_and_differentiable() -> None:
 
 
 def test_all_edges_symbolic() -> None:
-    model, x = make(2, 1), rows(10, 2)
+    model, x = make_kan(2, 1), rows(10, 2)
     model.fix_symbolic(0, 0, 0, "x^2", fit_params_bool=False)
     model.fix_symbolic(0, 1, 0, "sin", fit_params_bool=False)
     expected = x[:, :1] ** 2 + x[:, 1:].sin()
@@ -198,7 +189,7 @@ def test_pruning_keeps_and_removes_symbolic_edges() -> None:
 
 
 def test_the_prune_of_a_symbolic_model_scores_its_symbolic_edges() -> None:
-    model, x = make(2, 1), rows(60, 2)
+    model, x = make_kan(2, 1), rows(60, 2)
     model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False)
     model.fix_symbolic(0, 1, 0, "x", fit_params_bool=False)
     with torch.no_grad():
@@ -208,7 +199,7 @@ def test_the_prune_of_a_symbolic_model_scores_its_symbolic_edges() -> None:
 
 
 def test_fits_of_an_edge_are_as_good_as_its_samples() -> None:
-    model, x = make(1, 1), rows(200, 1)
+    model, x = make_kan(1, 1), rows(200, 1)
     model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False)
     with torch.no_grad():
         model.kan_layers[0].symbolic.affine[0, 0] = torch.tensor([3.1, 0.4, -2.0, 1.5])
@@ -222,7 +213,7 @@ def test_fits_of_an_edge_are_as_good_as_its_samples() -> None:
 
 
 def test_ranges_are_kept_to() -> None:
-    model, x = make(1, 1), rows(200, 1)
+    model, x = make_kan(1, 1), rows(200, 1)
     model.fix_symbolic(0, 0, 0, "sin", fit_params_bool=False)
     with torch.no_grad():
         model.kan_layers[0].symbolic.affine[0, 0] = torch.tensor([3.1, 0.4, -2.0, 1.5])
@@ -242,7 +233,7 @@ def formula_model() -> tuple[KAN, Any]:
     dataset = create_dataset(
         lambda x: torch.sin(2 * x[:, [0]]) + x[:, [1]] ** 2, train_num=400, dtype=DOUBLE
     )
-    model = make(2, 1, grid_size=10, scale_noise=0.1)
+    model = make_kan(2, 1, grid_size=10, scale_noise=0.1)
     model.fit(dataset, steps=20, log=0)
     return model, dataset
 
@@ -287,7 +278,7 @@ def test_a_threshold_leaves_splines_and_the_formula_names_them() -> None:
 
 
 def test_formulas_undo_normalisers_and_selected_inputs() -> None:
-    model, x = make(3, 1), rows(10, 3)
+    model, x = make_kan(3, 1), rows(10, 3)
     for i, name in enumerate(("x", "x^2", "sin")):
         model.fix_symbolic(0, i, 0, name, fit_params_bool=False)
     narrow = model.prune_input(active_inputs=[0, 2])
@@ -302,7 +293,7 @@ def test_formulas_undo_normalisers_and_selected_inputs() -> None:
 def test_functions_of_a_library_of_ones_own() -> None:
     library = Library([default_library()["x"]])
     library.add("cube", lambda x: x**3, sympy_fun=lambda x: x**3)
-    model, x = make(1, 1), rows(50, 1)
+    model, x = make_kan(1, 1), rows(50, 1)
     model.auto_symbolic(lib=library, x=x)
     assert model.kan_layers[0].symbolic.library is library
     model.symbolic_formula()
@@ -311,15 +302,18 @@ def test_functions_of_a_library_of_ones_own() -> None:
 
 
 def test_errors() -> None:
-    model = make(3, 2)
+    model = make_kan(3, 2)
     with pytest.raises(ValueError, match="this needs samples"):
         model.fix_symbolic(0, 0, 0, "sin")
     with pytest.raises(KeyError, match="no symbolic function 'sine'"):
         model.fix_symbolic(0, 0, 0, "sine")
+    own = Library()
+    with pytest.raises(KeyError, match=r"another function is called 'sin' .* a name of its own"):
+        model.fix_symbolic(0, 0, 0, own.add("sin", torch.sin, overwrite=True), x=rows(9, 3))
     for call in (model.suggest_symbolic, model.unfix_symbolic):
-        with pytest.raises(IndexError, match="index of a output of layer 0, 0 to 1, got 2"):
+        with pytest.raises(IndexError, match="output j of layer 0 must be 0 to 1, got 2"):
             call(0, 0, 2)
-    with pytest.raises(IndexError, match="index of a layer, 0 to 0, got 1"):
+    with pytest.raises(IndexError, match="layer l must be 0 to 0, got 1"):
         model.unfix_symbolic(1, 0, 0)
     with pytest.raises(ValueError, match="6 edges are still splines"):
         model.symbolic_formula()

@@ -52,7 +52,10 @@ def problem_of(dataset: Dataset, inputs: Tensor, seed: int) -> Problem:
     """
     for name, values in dataset.items():
         if not values.isfinite().all():
-            raise ValueError(f"expected finite values in {name}, got NaN or infinite ones")
+            raise ValueError(
+                f"expected finite values in {name}, got {int((~values.isfinite()).sum())} NaN or "
+                "infinite ones: leave those rows out"
+            )
     x, y = (dataset[f"train_{part}"].detach().cpu().double() for part in ("input", "label"))
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(x), generator=generator)[:_ROWS]
@@ -83,5 +86,8 @@ def distinct(lib: Functions) -> tuple[SymbolicFunction, ...]:
         and (function.twin is None or function.twin.base not in chosen)
     ]
     if not kept:
-        raise ValueError("lib must have a function that is not a constant")
+        raise ValueError(
+            "lib must have a function that is not a constant, got "
+            f"{[function.name for function in chosen]}"
+        )
     return tuple(kept)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import torch
 from torch import Tensor
 
+from kanfast.checks import check_index
 from kanfast.interpret.attribution import Attribution, attribute
 from kanfast.nn import symbolic as symbols
 from kanfast.nn.resize import keep_nodes
@@ -81,10 +82,7 @@ def prune_edge(model: LayerStack, threshold: float, x: Tensor | None) -> None:
 
 def remove_edge(model: LayerStack, l: int, i: int, j: int) -> None:
     """The body of `KAN.remove_edge`."""
-    _check("layer", l, len(model.layers))
-    layer = model.kan_layers[l]
-    _check(f"input of layer {l}", i, layer.in_features)
-    _check(f"output of layer {l}", j, layer.out_features)
+    layer = model.layer_of_edge(l, i, j)
     alive = layer.edge_mask
     alive[j, i] = False
     symbols.keep_edges(layer, alive)
@@ -95,8 +93,8 @@ def remove_node(model: LayerStack, l: int, i: int, mode: Side) -> None:
     if mode not in ("all", "up", "down"):
         raise ValueError(f'mode must be "all", "up" or "down", got {mode!r}')
     depth = len(model.layers)
-    _check("layer of nodes", l, depth + 1)
-    _check(f"node of layer {l}", i, model.width[l])
+    check_index("layer l of nodes", l, depth + 1)
+    check_index(f"node i of layer {l}", i, model.width[l])
     if (l == 0 and mode == "down") or (l == depth and mode == "up"):
         raise ValueError(f'layer {l} of nodes has no edges on the side "{mode}"')
     if mode != "down" and l < depth:
@@ -135,8 +133,3 @@ def _listed(nodes: Sequence[int], count: int, what: str) -> Tensor:
     if not chosen or chosen[0] < 0 or chosen[-1] >= count:
         raise ValueError(f"expected some of the {what} 0 to {count - 1}, got {list(nodes)}")
     return torch.tensor(chosen)
-
-
-def _check(what: str, index: int, count: int) -> None:
-    if not 0 <= index < count:
-        raise IndexError(f"expected the index of a {what}, 0 to {count - 1}, got {index}")

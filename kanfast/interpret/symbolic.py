@@ -34,20 +34,6 @@ _PYKAN_RANGE = (-10.0, 10.0)
 _LISTED = 8
 
 
-def check_edge(model: LayerStack, l: int, i: int, j: int) -> KANLinear:
-    """The layer of an edge; IndexError if there is no such edge."""
-    _check("layer", l, len(model.layers))
-    layer = model.kan_layers[l]
-    _check(f"input of layer {l}", i, layer.in_features)
-    _check(f"output of layer {l}", j, layer.out_features)
-    return layer
-
-
-def _check(what: str, index: int, count: int) -> None:
-    if not 0 <= index < count:
-        raise IndexError(f"expected the index of a {what}, 0 to {count - 1}, got {index}")
-
-
 @torch.no_grad()
 def edge_samples(model: LayerStack, edges: Sequence[Edge], x: Tensor) -> tuple[Tensor, Tensor]:
     """What goes into and comes out of some edges for samples x: [E, rows] each, float64, CPU."""
@@ -113,12 +99,9 @@ def fix_symbolic(
     x: Tensor | None,
 ) -> float | None:
     """The body of `KAN.fix_symbolic`."""
-    layer = check_edge(model, l, i, j)
+    layer = model.layer_of_edge(l, i, j)
     library = default_library() if layer.symbolic is None else layer.symbolic.library
-    name = fun_name if isinstance(fun_name, str) else fun_name.name
-    function = library[name]
-    if isinstance(fun_name, SymbolicFunction) and function is not fun_name:
-        raise KeyError(f"another function is called {name!r} in this layer's library")
+    function = library.find(fun_name)
     if not fit_params_bool:
         symbols.fix(layer, j, i, function, (1.0, 0.0, 1.0, 0.0))
         return None

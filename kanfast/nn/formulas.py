@@ -76,9 +76,8 @@ class SymbolicStack(InspectedStack):
 
     def unfix_symbolic(self, l: int, i: int, j: int) -> None:
         """Makes an edge the spline again that it was. IndexError if there is no such edge."""
-        from kanfast.interpret import symbolic as bodies
 
-        symbols.unfix(bodies.check_edge(self, l, i, j), j, i)
+        symbols.unfix(self.layer_of_edge(l, i, j), j, i)
 
     def unfix_symbolic_all(self) -> None:
         """Makes all symbolic edges splines again; removed edges stay removed."""
@@ -119,7 +118,7 @@ class SymbolicStack(InspectedStack):
         """
         from kanfast.interpret import symbolic as bodies
 
-        bodies.check_edge(self, l, i, j)
+        self.layer_of_edge(l, i, j)
         (report,) = bodies.report_edges(
             self, [(l, i, j)], lib, a_range, b_range, topk, weight_simple, rule, noise, x
         )

@@ -82,9 +82,9 @@ class InspectedStack(TrainedStack):
             IndexError: There is no such edge.
             ValueError: No samples.
         """
-        from kanfast.interpret.symbolic import check_edge, edge_samples  # needs SymPy
+        from kanfast.interpret.symbolic import edge_samples  # needs SymPy
 
-        check_edge(self, l, i, j)
+        self.layer_of_edge(l, i, j)
         given, taken = edge_samples(self, [(l, i, j)], self.samples_or(x))
         order = given[0].argsort()
         return given[0, order], taken[0, order]

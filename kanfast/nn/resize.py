@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from kanfast.insertion import regrid
 
 if TYPE_CHECKING:
-    from kanfast.nn.linear import KANLinear
+    from kanfast.nn.masked import MaskedLayer
 
 
 @torch.no_grad()
-def set_grid_size(layer: KANLinear, grid_size: int) -> None:
+def set_grid_size(layer: MaskedLayer, grid_size: int) -> None:
     """Gives the layer a grid of `grid_size` intervals, in place; see `KANLinear.refine`."""
     if not isinstance(grid_size, int) or isinstance(grid_size, bool):
         raise TypeError(f"new_grid_size must be an int, got {grid_size!r}")
@@ -30,7 +30,7 @@ def set_grid_size(layer: KANLinear, grid_size: int) -> None:
 
 @torch.no_grad()
 def keep_nodes(
-    layer: KANLinear, inputs: Tensor | None = None, outputs: Tensor | None = None
+    layer: MaskedLayer, inputs: Tensor | None = None, outputs: Tensor | None = None
 ) -> None:
     """Leaves the layer with these inputs and outputs (indices; None for all), in place."""
     device = layer.grid.device
@@ -55,7 +55,7 @@ def keep_nodes(
         layer.set_mask(None if mask.all() else mask)
 
 
-def _parameter(layer: KANLinear, name: str) -> nn.Parameter:
+def _parameter(layer: MaskedLayer, name: str) -> nn.Parameter:
     parameter = layer._parameters.get(name)
     if parameter is None:
         raise RuntimeError(
@@ -66,6 +66,6 @@ def _parameter(layer: KANLinear, name: str) -> nn.Parameter:
     return parameter
 
 
-def _replace(layer: KANLinear, name: str, value: Tensor) -> None:
+def _replace(layer: MaskedLayer, name: str, value: Tensor) -> None:
     trained = _parameter(layer, name).requires_grad
     setattr(layer, name, nn.Parameter(value.clone(), requires_grad=trained))

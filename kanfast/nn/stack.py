@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from kanfast.checks import check_index
 from kanfast.nn import chain
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes
@@ -65,6 +66,14 @@ class LayerStack(nn.Module):
     def kan_layers(self) -> list[KANLinear]:
         """The layers as a list."""
         return list(cast(Iterator[KANLinear], iter(self.layers)))
+
+    def layer_of_edge(self, l: int, i: int, j: int) -> KANLinear:
+        """Layer l, of the edge from its input i to its output j; IndexError if there is none."""
+        check_index("layer l", l, len(self.layers))
+        layer = self.kan_layers[l]
+        check_index(f"input i of layer {l}", i, layer.in_features)
+        check_index(f"output j of layer {l}", j, layer.out_features)
+        return layer
 
     def nodes_after(self, index: int) -> Nodes | None:
         """What happens after layer `index`; None for nothing."""
@@ -137,7 +146,10 @@ class LayerStack(nn.Module):
         """
         backends = {layer.backend for layer in self.kan_layers}
         if len(backends) > 1:
-            raise ValueError(f"the layers have different backends: {sorted(backends)}")
+            raise ValueError(
+                f"the layers have different backends, {sorted(backends)}: ask each of them, or set "
+                "that of all"
+            )
         return backends.pop()
 
     @backend.setter

@@ -13,14 +13,14 @@ from kanfast.chunked import CHUNK_ELEMENTS
 from kanfast.statistics import EdgeStatistics
 
 if TYPE_CHECKING:  # imported where it is used: SymPy, behind it, takes a while
-    from kanfast.nn.linear import KANLinear
+    from kanfast.nn.masked import MaskedLayer
     from kanfast.symbolic.edges import SymbolicEdges
     from kanfast.symbolic.function import SymbolicFunction
     from kanfast.symbolic.library import Library
 
 
 def fix(
-    layer: KANLinear,
+    layer: MaskedLayer,
     o: int,
     i: int,
     function: str | SymbolicFunction,
@@ -43,7 +43,7 @@ def fix(
     set_numeric(layer, o, i, False)
 
 
-def unfix(layer: KANLinear, o: int, i: int) -> None:
+def unfix(layer: MaskedLayer, o: int, i: int) -> None:
     """Makes a symbolic edge a spline again, the one that it was."""
     if layer.symbolic is not None:
         layer.symbolic.unfix(o, i)
@@ -52,14 +52,14 @@ def unfix(layer: KANLinear, o: int, i: int) -> None:
     set_numeric(layer, o, i, True)
 
 
-def set_numeric(layer: KANLinear, o: int, i: int, numeric: bool) -> None:
+def set_numeric(layer: MaskedLayer, o: int, i: int, numeric: bool) -> None:
     """Puts the spline and residual function of an edge in or out."""
     mask = numeric_mask(layer).clone()
     mask[o, i] = numeric
     layer.set_mask(None if mask.all() else mask)
 
 
-def keep_edges(layer: KANLinear, alive: Tensor) -> None:
+def keep_edges(layer: MaskedLayer, alive: Tensor) -> None:
     """Removes all edges, numeric and symbolic, that are not alive: bool [O, I]."""
     mask = numeric_mask(layer) & alive
     layer.set_mask(None if mask.all() and layer.mask is None else mask)
@@ -71,7 +71,7 @@ def keep_edges(layer: KANLinear, alive: Tensor) -> None:
             layer.symbolic = None
 
 
-def numeric_mask(layer: KANLinear) -> Tensor:
+def numeric_mask(layer: MaskedLayer) -> Tensor:
     """Which edges have a spline: bool [O, I]."""
     if layer.mask is not None:
         return layer.mask
@@ -79,7 +79,7 @@ def numeric_mask(layer: KANLinear) -> Tensor:
     return torch.ones(shape, dtype=torch.bool, device=layer.grid.device)
 
 
-def symbolic_mask(layer: KANLinear) -> Tensor:
+def symbolic_mask(layer: MaskedLayer) -> Tensor:
     """Which edges have a symbolic function: bool [O, I]."""
     mask = torch.zeros(
         layer.out_features, layer.in_features, dtype=torch.bool, device=layer.grid.device
@@ -89,7 +89,7 @@ def symbolic_mask(layer: KANLinear) -> Tensor:
     return mask
 
 
-def make_edges(layer: KANLinear, library: Library | None = None) -> SymbolicEdges:
+def make_edges(layer: MaskedLayer, library: Library | None = None) -> SymbolicEdges:
     """A `SymbolicEdges` without edges, of the layer's sizes, dtype and device."""
     from kanfast.symbolic.edges import SymbolicEdges
 

@@ -166,7 +166,10 @@ class TrainedStack(LayerStack):
             IndexError: There is no such layer.
         """
         finer = self.copy()
-        for index in range(len(self.layers)) if layers is None else layers:
+        depth = len(self.layers)
+        for index in range(depth) if layers is None else layers:
+            if not -depth <= index < depth:
+                raise IndexError(f"layers must be among {-depth} to {depth - 1}, got {index}")
             resize.set_grid_size(finer.kan_layers[index], new_grid_size)
         finer._layers_changed()
         return finer

@@ -44,7 +44,8 @@ def layer_inputs(model: KAN, x: Tensor, *, least: int) -> list[Tensor]:
     for index, value in enumerate(inputs):
         if not value.isfinite().all():
             raise ValueError(
-                f"x leads to values that are not finite at the inputs of layer {index}"
+                f"x leads to values that are not finite at the inputs of layer {index}: are there "
+                "NaN or infinite values in x or in the weights?"
             )
     return inputs
 

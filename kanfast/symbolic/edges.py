@@ -82,9 +82,7 @@ class SymbolicEdges(nn.Module):
             ValueError: params are not four finite numbers.
         """
         self._check_edge(out_index, in_index)
-        found = self.library[function if isinstance(function, str) else function.name]
-        if isinstance(function, SymbolicFunction) and found is not function:
-            raise KeyError(f"another function is called {function.name!r} in this layer's library")
+        found = self.library.find(function)
         if params is not None:
             values = torch.as_tensor(params, dtype=torch.float64)
             if values.shape != (4,) or not values.isfinite().all():

@@ -109,7 +109,9 @@ def simplify(expr: sympy.Expr, seconds: float = 10.0) -> sympy.Expr:
         )
         return expr
     if done.returncode != 0:
-        raise RuntimeError(f"sympy.simplify failed:\n{done.stderr}")
+        raise RuntimeError(
+            f"sympy.simplify failed on {expr}, so take it as it is: {done.stderr.strip()}"
+        )
     return simplest([expr, sympy.sympify(done.stdout)])
 
 

@@ -140,6 +140,21 @@ class Library(Mapping[str, SymbolicFunction]):
         """A library of the same functions, to be changed on its own."""
         return Library(self._functions.values())
 
+    def find(self, function: str | SymbolicFunction) -> SymbolicFunction:
+        """The function of this name; a function stands for itself, but must be in the library.
+
+        Raises:
+            KeyError: it is not.
+        """
+        if isinstance(function, str):
+            return self[function]
+        if self[function.name] is not function:
+            raise KeyError(
+                f"another function is called {function.name!r} in this library; add yours under a "
+                "name of its own with add_symbolic"
+            )
+        return function
+
     def select(
         self, chosen: Iterable[str | SymbolicFunction] | None = None
     ) -> tuple[SymbolicFunction, ...]:

@@ -91,8 +91,13 @@ def check(x: Tensor, y: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor,
         for name, tensor in given.items()
     }
     wide.setdefault("weights", torch.ones((), dtype=torch.float64).expand(y.shape))
-    if (wide["weights"] < 0).any() or not (wide["weights"].sum(1) > 0).all():
-        raise ValueError("expected weights >= 0, not all of them 0 in any edge")
+    bad = (wide["weights"] < 0).any(1) | (wide["weights"].sum(1) <= 0)
+    if bad.any():
+        edge = int(bad.nonzero()[0])
+        raise ValueError(
+            "expected weights >= 0, not all of them 0 in any edge, got those of edge "
+            f"{edge} between {wide['weights'][edge].min():g} and {wide['weights'][edge].max():g}"
+        )
     return wide["x"], wide["y"], wide["weights"]
 
 
