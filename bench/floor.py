@@ -5,8 +5,8 @@
 A training step of [2,5,1] (forward pass, sum of squares, gradients of the parameters) on 1 and 1000
 rows, beside the MLP with as many parameters, and beside an autograd Function over the same
 tensors that saves them and returns uninitialised ones: what is left of a step when the arithmetic
-takes no time. No KAN that Python hands to autograd can be faster than that. "one weight" is the step of
-x -> w x: the loss and torch's autograd alone, with nothing in Python.
+takes no time. No KAN that Python hands to autograd can be faster than that. "one weight" is the
+step of x -> w x: the loss and torch's autograd alone, with nothing in Python.
 
 And a forward pass of [64,64] on 8 rows, compiled or not, beside torch.nn.Linear of that size: what
 torch.compile costs a call when it has nothing to fuse.
