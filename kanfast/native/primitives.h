@@ -349,8 +349,23 @@ template <typename T, int K> struct Primitives {
     }
 };
 
+/* Calls run(constant K) for a degree K, and returns what that does: 0, or 1 where memory ran out. */
+template <typename Run> int with_degree(int degree, Run run) {
+    switch (degree) {
+    case 0: return run(Constant<0>{});
+    case 1: return run(Constant<1>{});
+    case 2: return run(Constant<2>{});
+    case 3: return run(Constant<3>{});
+    case 4: return run(Constant<4>{});
+    case 5: return run(Constant<5>{});
+    case 6: return run(Constant<6>{});
+    case 7: return run(Constant<7>{});
+    }
+    return 2;
+}
+
 template <typename T> int run(int op, int degree, const Problem &p) {
-    auto of_degree = [&](auto k) -> int {
+    return with_degree(degree, [&](auto k) -> int {
         Primitives<T, k.value> primitives{p};
         if (op == 3) {  // of a layer, whose polynomial is that of the next derivative
             Problem slope = p;
@@ -359,18 +374,7 @@ template <typename T> int run(int op, int degree, const Problem &p) {
             return (slope.out && !primitives.fused && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
         }
         return int(op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad());
-    };
-    switch (degree) {
-    case 0: return of_degree(Constant<0>{});
-    case 1: return of_degree(Constant<1>{});
-    case 2: return of_degree(Constant<2>{});
-    case 3: return of_degree(Constant<3>{});
-    case 4: return of_degree(Constant<4>{});
-    case 5: return of_degree(Constant<5>{});
-    case 6: return of_degree(Constant<6>{});
-    case 7: return of_degree(Constant<7>{});
-    }
-    return 2;
+    });
 }
 
 }  // namespace

@@ -301,21 +301,10 @@ template <typename T, int K> struct EdgeStatistics {
 };
 
 template <typename T> int run_statistics(int backward, int degree, const EdgeCall &call) {
-    auto of_degree = [&](auto k) {
+    return with_degree(degree, [&](auto k) {
         const EdgeStatistics<T, k.value> statistics{call};
         return backward ? statistics.backward() : statistics.forward();
-    };
-    switch (degree) {
-    case 0: return of_degree(Constant<0>{});
-    case 1: return of_degree(Constant<1>{});
-    case 2: return of_degree(Constant<2>{});
-    case 3: return of_degree(Constant<3>{});
-    case 4: return of_degree(Constant<4>{});
-    case 5: return of_degree(Constant<5>{});
-    case 6: return of_degree(Constant<6>{});
-    case 7: return of_degree(Constant<7>{});
-    }
-    return 2;
+    });
 }
 
 }  // namespace
