@@ -1,0 +1,125 @@
+"""Local support: what the kernels that read k + 1 coefficients for a value, and no more, share.
+
+README.md, "Local support", says what they do, TUNING.md, "Large grids", where they pay.
+"""
+
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from . import launch, runtime
+from .basis import local as cells
+
+# FROM[class][operation][precision]: the number of splines G + k from which on the local kernel is
+# taken. By the model of `python -m bench.codegen --grid-size ..`: TUNING.md, "Large grids".
+FROM: dict[str, dict[str, dict[str, int]]] = {}
+
+# TILES[operation, bytes of an accumulator] = (places of a tile, num_warps).
+TILES = {
+    ("forward", 4): (16384, 8),
+    ("forward", 8): (8192, 8),
+}
+# Bytes of one input's splines' coefficients for a block of outputs: half of a small first-level
+# cache, as they are what is read again and again. And the narrowest and the widest block.
+SLAB = 64 << 10
+NARROWEST, WIDEST = 32, 128
+
+
+class Slabs(NamedTuple):
+    """Coefficients as the local kernels read them, [tiles of outputs, I, ROWS, BLOCK_O].
+
+    The rows are k + MARGIN of zeros, the splines, k + MARGIN of zeros, the residual function: every
+    cell has its k + 1 rows one after the other, and those of no spline are zero.
+    """
+
+    tensor: torch.Tensor
+    rows: int
+
+
+@triton.jit
+def pack_kernel(
+    c_ptr,  # [J, I, O]
+    w_ptr,  # [tiles of outputs, I, ROWS, BLOCK_O]
+    I,
+    O,
+    ROWS,
+    stride_cj,
+    stride_ci,
+    stride_co,
+    SPLINES: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """One program: BLOCK_R rows of one input's slab."""
+    i, tile = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
+    row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    column = tl.arange(0, BLOCK_O)[None, :]
+    o = tile * BLOCK_O + column
+    j = tl.where(row < 2 * PAD + SPLINES, row - PAD, SPLINES)
+    known = (row >= PAD) & ((row < PAD + SPLINES) | (row >= 2 * PAD + SPLINES))
+    source = c_ptr + j.to(tl.int64) * stride_cj + i * stride_ci + o * stride_co
+    w = tl.load(source, mask=known & (row < ROWS) & (o < O), other=0.0)
+    target = w_ptr + (tile * I + i) * ROWS * BLOCK_O + row * BLOCK_O + column
+    tl.store(target, w.to(w_ptr.dtype.element_ty), mask=row < ROWS)
+
+
+def pack(c, basis, precision, block_o):
+    """c [J, I, O] in the operands' dtype as slabs: one pass over the weights."""
+    dtype = runtime.COMPUTE_DTYPES[precision]
+    functions, inputs, outputs = c.shape
+    pad = basis.degree + cells.MARGIN.value
+    rows = functions + 2 * pad
+    if runtime.interpreting():
+        c = c.to(dtype)  # the interpreter truncates float32 to bfloat16; torch rounds
+    w = c.new_empty(triton.cdiv(outputs, block_o), inputs, rows, block_o, dtype=dtype)
+    if w.numel():
+        pack_kernel[(triton.cdiv(rows, 32), inputs, w.shape[0])](
+            c, w, inputs, outputs, rows, *c.stride(),
+            SPLINES=basis.num_splines, PAD=pad, BLOCK_R=32, BLOCK_O=block_o, **runtime.OPTIONS,
+        )  # fmt: skip
+    return Slabs(w, rows)
+
+
+def pays(op, basis, deriv, precision, device):
+    """Whether the local kernel is the faster one, by the model."""
+    if deriv > basis.degree:
+        return False  # no spline is left
+    table = FROM.get(launch.target_class(device), {}).get(op, {})
+    precision = "bfloat16" if precision == "float16" else precision
+    return basis.num_splines >= table.get(precision, basis.num_splines + 1)
+
+
+def tile(op, basis, precision, rows, outputs):
+    """Keyword arguments of a launch. Blocks are as wide as the slab allows, and no larger than the
+    shape needs."""
+    operand = runtime.COMPUTE_DTYPES[precision].itemsize
+    places, warps = TILES[op, runtime.basis_dtype(precision).itemsize]
+    width = SLAB // (basis.num_splines * operand)
+    width = min(max(1 << width.bit_length() - 1 if width else 1, NARROWEST), WIDEST)
+    block_o = min(width, max(16, triton.next_power_of_2(outputs)))
+    return {
+        "BLOCK_B": min(places // block_o, max(16, triton.next_power_of_2(rows))),
+        "BLOCK_O": block_o,
+        "num_warps": warps,
+        "num_stages": 1,
+        **runtime.OPTIONS,
+    }
+
+
+def structure(basis, deriv, precision):
+    """The constexprs that describe the basis and its dtype."""
+    double = runtime.basis_dtype(precision) == torch.float64
+    return {**launch.structure(basis, deriv), "TYPE": tl.float64 if double else tl.float32}
+
+
+def transposed(t):
+    """[B, I] with the rows side by side, as the kernels go through one input after the other."""
+    return t.t().contiguous()
+
+
+def knots(grid, precision):
+    """The grid [I, M] in the dtype of x."""
+    return grid.to(runtime.basis_dtype(precision)).contiguous()
