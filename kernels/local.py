@@ -16,15 +16,28 @@ from .basis import local as cells
 # taken. By the model of `python -m bench.codegen --grid-size ..`: TUNING.md, "Large grids".
 FROM: dict[str, dict[str, dict[str, int]]] = {}
 
-# TILES[operation, bytes of an accumulator] = (places of a tile, num_warps).
+# What the tests and the profiler set, to have one kind of kernel whatever the table says.
+FORCED: bool | None = None
+
+# TILES[operation, precision] = (BLOCK_B, num_warps); "mfma" where that class differs. A thread has a
+# row or more: with fewer rows Triton makes the bases of a row in several threads.
 TILES = {
-    ("forward", 4): (16384, 8),
-    ("forward", 8): (8192, 8),
+    ("forward", "float64"): (256, 8),
+    ("forward", "float64", "mfma"): (256, 4),
+    ("forward", "ieee"): (512, 8),
+    ("forward", "bfloat16"): (256, 8),
+    ("forward", "bfloat16", "mfma"): (256, 4),
+    ("input_grad", "float64"): (64, 2),
+    ("input_grad", "float64", "mfma"): (128, 2),
+    ("input_grad", "ieee"): (256, 8),
+    ("input_grad", "ieee", "wgmma"): (128, 4),
+    ("input_grad", "ieee", "mfma"): (256, 4),
+    ("input_grad", "bfloat16"): (256, 8),
+    ("input_grad", "bfloat16", "mfma"): (128, 2),
 }
-# Bytes of one input's splines' coefficients for a block of outputs: half of a small first-level
-# cache, as they are what is read again and again. And the narrowest and the widest block.
-SLAB = 64 << 10
-NARROWEST, WIDEST = 32, 128
+# A block of outputs is as wide as a line of the first-level cache: narrower ones waste its
+# bandwidth, wider ones leave fewer rows to a program, whose rows are what share coefficients.
+LINE = 128
 
 
 class Slabs(NamedTuple):
@@ -87,23 +100,23 @@ def pays(op, basis, deriv, precision, device):
     """Whether the local kernel is the faster one, by the model."""
     if deriv > basis.degree:
         return False  # no spline is left
+    if FORCED is not None:
+        return FORCED
     table = FROM.get(launch.target_class(device), {}).get(op, {})
     precision = "bfloat16" if precision == "float16" else precision
     return basis.num_splines >= table.get(precision, basis.num_splines + 1)
 
 
-def tile(op, basis, precision, rows, outputs):
-    """Keyword arguments of a launch. Blocks are as wide as the slab allows, and no larger than the
-    shape needs."""
-    operand = runtime.COMPUTE_DTYPES[precision].itemsize
-    places, warps = TILES[op, runtime.basis_dtype(precision).itemsize]
-    width = SLAB // (basis.num_splines * operand)
-    width = min(max(1 << width.bit_length() - 1 if width else 1, NARROWEST), WIDEST)
-    block_o = min(width, max(16, triton.next_power_of_2(outputs)))
+def tile(op, basis, precision, device, rows, outputs):
+    """Keyword arguments of a launch. No block is larger than the shape needs."""
+    operand = runtime.COMPUTE_DTYPES[precision]
+    key = op, {8: "float64", 4: "ieee", 2: "bfloat16"}[operand.itemsize]
+    block_b, warps = TILES.get((*key, launch.target_class(device)), TILES[key])
+    block_b = min(block_b, max(16, triton.next_power_of_2(rows)))
     return {
-        "BLOCK_B": min(places // block_o, max(16, triton.next_power_of_2(rows))),
-        "BLOCK_O": block_o,
-        "num_warps": warps,
+        "BLOCK_B": block_b,
+        "BLOCK_O": min(LINE // operand.itemsize, max(16, triton.next_power_of_2(outputs))),
+        "num_warps": max(1, min(warps, block_b // 32)),
         "num_stages": 1,
         **runtime.OPTIONS,
     }

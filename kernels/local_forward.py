@@ -36,7 +36,7 @@ def local_forward_kernel(
     row, the k + 1 splines of the row's cell times their coefficients."""
     first_b, tile_o = tl.program_id(0).to(tl.int64) * BLOCK_B, tl.program_id(1).to(tl.int64)
     row, column = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_O)
-    mask_b = row < B - first_b
+    mask_b = row < tl.minimum(B - first_b, BLOCK_B).to(tl.int32)
     acc = tl.zeros([BLOCK_B, BLOCK_O], TYPE)
     for i in range(I):
         i = tl.cast(i, tl.int32)
@@ -71,7 +71,7 @@ def local_forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
     coefficients of the operands' dtype; tf32 is not rounded to."""
     (rows, inputs), outputs = x.shape, c.shape[2]
     y = torch.empty(rows, outputs, dtype=runtime.storage_dtype(out_dtype), device=x.device)
-    tile = local.tile("forward", basis, precision, rows, outputs)
+    tile = local.tile("forward", basis, precision, x.device, rows, outputs)
     with runtime.on_device(x):
         w = local.pack(c, basis, precision, tile["BLOCK_O"])
         x = local.transposed(x)
