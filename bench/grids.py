@@ -1,17 +1,19 @@
 """Large grids: the local kernels beside the dense ones, by the model of bench.codegen.
 
     python -m bench.grids [--targets sm_90 ..] [--ops forward ..] [--precisions tf32 ..]
-    [--knots uniform ..] [--grid-sizes 100 500 ..] [--csv PATH]
+    [--knots uniform ..] [--grid-sizes 253 ..] [--csv PATH]
+    python -m bench.grids --check [--json] ..
 
 For each call: cycles of an SM for 1024 values (row, input, output) of the dense kernel and of the
-local one, and what bounds them; a ratio above 1 says that the local kernel is the faster one. With
---from it prints the table of kernels/local.py: the smallest G + k of those given from which on the
-local kernel is faster by MARGIN, on either kind of knots.
+local one, and what bounds them; a ratio above 1 says that the local kernel is the faster one. The
+last column is the number of splines G + k from which on it is faster by MARGIN, if the dense
+kernel's cycles grow with the number of functions and the local one's stay: kernels/local.py has
+it from G = 253, the worse of both kinds of knots.
 
 A model of counted instructions, not a measurement. About the gathers it supposes: a program's reads
 of coefficients come from the first-level cache at 128 bytes a cycle, but for the first touch of
-each row of a slab by the program, which comes from L2; places are spread evenly over the cells; and
-nothing waits. What a program's slab exceeds of half of the SM's cache is read from L2 every time.
+each row of a slab by the program, which comes from L2; values of x are spread evenly over the
+cells; and nothing waits. What slabs exceed of half of the SM's cache is read from L2 every time.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ from __future__ import annotations
 import argparse
 import csv
 import itertools
+import json
 import math
 import sys
 from collections import Counter
 from pathlib import Path
 
-from kanfast.basis import Basis
 from kanfast.kernels import local
+
+from kanfast.basis import Basis
 
 from . import aot, codegen, sass
 
 OPS = ("forward", "input_grad")
+TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 ROWS, INPUTS, OUTPUTS = 65536, 512, 512
 # How much faster the model has to see the local kernel before the table takes it.
 MARGIN = 1.5
@@ -43,24 +48,20 @@ L1 = {
     "sm_100": 256 << 10,
     "gfx942": 32 << 10,  # and 64 bytes a cycle
 }
-CLASSES = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05", "gfx942": "mfma"}
 COLUMNS = (
     "target", "op", "precision", "knots", "grid_size", "tile", "registers", "spills",
-    "dense", "dense_bound", "local", "local_bound", "ratio",
+    "dense", "dense_bound", "local", "local_bound", "ratio", "from",
 )  # fmt: skip
 
 
 def launches(target, op, precision, basis, *, forced, shape=(ROWS, INPUTS, OUTPUTS)):  # type: ignore[no-untyped-def]
     """The launches of one call with local kernels, or with dense ones."""
-    before, local.FORCED = local.FORCED, forced
-    try:
-        rows, inputs, outputs = shape
+    rows, inputs, outputs = shape
+    with local.forced(forced):
         return codegen.launches(
             target, op, precision, basis, int(op == "input_grad"),
             rows=rows, inputs=inputs, outputs=outputs,
         )  # fmt: skip
-    finally:
-        local.FORCED = before
 
 
 def touched(splines: int, degree: int, rows: int) -> float:
@@ -139,52 +140,64 @@ def row_of(target, op, precision, knots, grid_size):  # type: ignore[no-untyped-
         "registers": main.kernel.registers, "spills": main.kernel.spills,
         "dense": round(dense, 1), "dense_bound": dense_bound,
         "local": round(ours, 1), "local_bound": bound, "ratio": round(dense / ours, 2),
+        "from": math.ceil(MARGIN * basis.num_functions * ours / dense),
     }  # fmt: skip
 
 
-def choose(table):  # type: ignore[no-untyped-def]
-    """The table of kernels/local.py, from rows of several grid sizes."""
-    found: dict[str, dict[str, dict[str, int]]] = {}
-    cases = sorted({(row["target"], row["op"], row["precision"]) for row in table})
-    for case in cases:
-        rows = [row for row in table if (row["target"], row["op"], row["precision"]) == case]
-        sizes = sorted({row["grid_size"] for row in rows}, reverse=True)
-        smallest = 1 << 30
-        for size in sizes:
-            if min(row["ratio"] for row in rows if row["grid_size"] == size) < MARGIN:
-                break
-            smallest = size + 3
-        group = found.setdefault(CLASSES[case[0]], {}).setdefault(case[1], {})
-        group[case[2]] = smallest
-    return found
+def check(cases, as_json):  # type: ignore[no-untyped-def]
+    """Lists the local kernels that spill, do not fit, or miss 128-bit loads: 1 if there are any."""
+    bad = 0
+    for target, op, precision, knots, size in cases:
+        basis = Basis(size, 3, "silu", knots == "uniform")
+        for launch in launches(target, op, precision, basis, forced=True):
+            kernel = launch.kernel
+            if kernel.name != f"local_{op}_kernel":
+                continue
+            found = [f"spills {kernel.spills} bytes a thread"] * (kernel.spills > 0)
+            found += [kernel.overflow] * bool(kernel.overflow)
+            found += ["no 128-bit loads of the coefficients"] * (not kernel.wide_loads)
+            bad += bool(found)
+            name = f"{target} {op} {precision} {knots} G={size}"
+            if as_json:
+                print(json.dumps({"name": name, "problems": found}), flush=True)
+            elif found:
+                print(f"{name}: {'; '.join(found)}", flush=True)
+    print(f"{bad} kernels do not fit", file=sys.stderr)
+    return int(bad > 0)
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.grids", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--targets", nargs="+", choices=tuple(aot.TARGETS), default=tuple(CLASSES))
+    parser.add_argument("--targets", nargs="+", choices=tuple(aot.TARGETS), default=TARGETS)
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     precisions = ("bfloat16", "tf32", "tf32x3", "ieee", "float64")
     parser.add_argument("--precisions", nargs="+", choices=precisions, default=precisions)
     parser.add_argument("--knots", nargs="+", choices=codegen.KNOTS, default=codegen.KNOTS)
-    parser.add_argument("--grid-sizes", nargs="+", type=int, default=(100, 500))
+    parser.add_argument("--grid-sizes", nargs="+", type=int, default=(253,))
     parser.add_argument("--csv", type=Path, help="write the table there")
-    parser.add_argument("--from", dest="choose", action="store_true")
+    parser.add_argument(
+        "--check", action="store_true", help="list the local kernels that do not fit instead"
+    )
+    parser.add_argument("--json", action="store_true", help="--check prints a line for each")
     options = parser.parse_args(arguments)
+    cases = [
+        case
+        for case in itertools.product(
+            options.targets, options.ops, options.precisions, options.knots, options.grid_sizes
+        )
+        if not (case[0].startswith("gfx") and case[2] == "tf32x3")  # there it is "ieee"
+    ]
+    if options.check:
+        return check(cases, options.json)
     print("A model of one SM from counted instructions: no latency, no conflicts. Cycles an SM")
     print("needs for 1024 values (row, input, output).")
     print(*COLUMNS)
     table = []
-    for target, op, precision, knots, size in itertools.product(
-        options.targets, options.ops, options.precisions, options.knots, options.grid_sizes
-    ):
-        if target.startswith("gfx") and precision == "tf32x3":
-            continue  # there it is "ieee"
-        table.append(row_of(target, op, precision, knots, size))
+    for case in cases:
+        table.append(row_of(*case))
         print(*table[-1].values(), flush=True)
-    if options.choose:
-        print(choose(table))
     if options.csv:
         with options.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -1,8 +1,9 @@
-"""Local support: what the kernels that read k + 1 coefficients for a value, and no more, share.
+"""Local support: what the kernels share that read k + 1 coefficients for a value and no more.
 
 README.md, "Local support", says what they do, TUNING.md, "Large grids", where they pay.
 """
 
+import contextlib
 from typing import NamedTuple
 
 import torch
@@ -16,11 +17,10 @@ from .basis import local as cells
 # taken. By the model of `python -m bench.codegen --grid-size ..`: TUNING.md, "Large grids".
 FROM: dict[str, dict[str, dict[str, int]]] = {}
 
-# What the tests and the profiler set, to have one kind of kernel whatever the table says.
-FORCED: bool | None = None
+_forced: bool | None = None
 
-# TILES[operation, precision] = (BLOCK_B, num_warps); "mfma" where that class differs. A thread has a
-# row or more: with fewer rows Triton makes the bases of a row in several threads.
+# TILES[operation, precision] = (BLOCK_B, num_warps), with the class where it differs. A thread has
+# a row or more: of fewer rows Triton makes the bases several times.
 TILES = {
     ("forward", "float64"): (256, 8),
     ("forward", "float64", "mfma"): (256, 4),
@@ -100,11 +100,23 @@ def pays(op, basis, deriv, precision, device):
     """Whether the local kernel is the faster one, by the model."""
     if deriv > basis.degree:
         return False  # no spline is left
-    if FORCED is not None:
-        return FORCED
+    if _forced is not None:
+        return _forced
     table = FROM.get(launch.target_class(device), {}).get(op, {})
     precision = "bfloat16" if precision == "float16" else precision
     return basis.num_splines >= table.get(precision, basis.num_splines + 1)
+
+
+@contextlib.contextmanager
+def forced(choice):
+    """For tests and the profiler: local kernels, or with False dense ones, whatever the table
+    says."""
+    global _forced
+    before, _forced = _forced, choice
+    try:
+        yield
+    finally:
+        _forced = before
 
 
 def tile(op, basis, precision, device, rows, outputs):

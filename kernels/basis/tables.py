@@ -54,7 +54,8 @@ def piece(degree, deriv, r):
     """The n-th derivative of the r-th of the k + 1 B-splines of a cell, on knots of unit steps.
 
     Lowest power first, in v = the distance from the middle of the cell. The spline starts k - r
-    cells before, so with y = v + k - r + 1/2 it is 1/k! sum_{l <= k - r} (-1)^l C(k+1, l) (y - l)^k.
+    cells before, so with y = v + k - r + 1/2 it is
+    1/k! sum_{l <= k - r} (-1)^l C(k+1, l) (y - l)^k.
     """
     poly = [Fraction(0)] * (degree + 1)
     for before in range(degree - r + 1):
