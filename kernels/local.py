@@ -1,6 +1,6 @@
 """Local support: what the kernels share that read k + 1 coefficients for a value and no more.
 
-README.md, "Local support", says what they do, TUNING.md, "Large grids", where they pay.
+README.md, "Local support", says what they do, TUNING.md, "Large grids, built", where they pay.
 """
 
 import contextlib
@@ -14,8 +14,26 @@ from . import launch, runtime
 from .basis import local as cells
 
 # FROM[class][operation][precision]: the number of splines G + k from which on the local kernel is
-# taken. By the model of `python -m bench.codegen --grid-size ..`: TUNING.md, "Large grids".
-FROM: dict[str, dict[str, dict[str, int]]] = {}
+# taken, as the model of `python -m bench.grids` sees it 1.5 times faster from there, and never below
+# 32: TUNING.md, "Large grids, built". "mma" is sm_80's.
+FROM: dict[str, dict[str, dict[str, int]]] = {
+    "mma": {
+        "forward": {"bfloat16": 176, "tf32": 127, "tf32x3": 44, "ieee": 32, "float64": 46},
+        "input_grad": {"bfloat16": 181, "tf32": 171, "tf32x3": 60, "ieee": 32, "float64": 65},
+    },
+    "wgmma": {
+        "forward": {"bfloat16": 320, "tf32": 252, "tf32x3": 71, "ieee": 32, "float64": 86},
+        "input_grad": {"bfloat16": 406, "tf32": 378, "tf32x3": 89, "ieee": 32, "float64": 87},
+    },
+    "tcgen05": {
+        "forward": {"bfloat16": 331, "tf32": 281, "tf32x3": 141, "ieee": 32, "float64": 45},
+        "input_grad": {"bfloat16": 213, "tf32": 158, "tf32x3": 62, "ieee": 32, "float64": 57},
+    },
+    "mfma": {
+        "forward": {"bfloat16": 126, "tf32": 209, "ieee": 60, "float64": 110},
+        "input_grad": {"bfloat16": 196, "tf32": 198, "ieee": 65, "float64": 124},
+    },
+}
 
 _forced: bool | None = None
 
