@@ -14,8 +14,8 @@ from . import launch, runtime
 from .basis import local as cells
 
 # FROM[class][operation][precision]: the number of splines G + k from which on the local kernel is
-# taken, as the model of `python -m bench.grids` sees it 1.5 times faster from there, and never below
-# 32: TUNING.md, "Large grids, built". "mma" is sm_80's.
+# taken. From there the model of `python -m bench.grids` sees it 1.5 times faster; 32 at least.
+# TUNING.md, "Large grids, built". "mma" is sm_80's.
 FROM: dict[str, dict[str, dict[str, int]]] = {
     "mma": {
         "forward": {"bfloat16": 176, "tf32": 127, "tf32x3": 44, "ieee": 32, "float64": 46},
@@ -85,8 +85,8 @@ def pack_kernel(
     BLOCK_O: tl.constexpr,
 ):
     """One program: BLOCK_R rows of one input's slab."""
-    i, tile = tl.program_id(1).to(tl.int64), tl.program_id(2).to(tl.int64)
-    row = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    i, tile = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     column = tl.arange(0, BLOCK_O)[None, :]
     o = tile * BLOCK_O + column
     j = tl.where(row < 2 * PAD + SPLINES, row - PAD, SPLINES)
@@ -107,7 +107,7 @@ def pack(c, basis, precision, block_o):
         c = c.to(dtype)  # the interpreter truncates float32 to bfloat16; torch rounds
     w = c.new_empty(triton.cdiv(outputs, block_o), inputs, rows, block_o, dtype=dtype)
     if w.numel():
-        pack_kernel[(triton.cdiv(rows, 32), inputs, w.shape[0])](
+        pack_kernel[(inputs, triton.cdiv(rows, 32), w.shape[0])](
             c, w, inputs, outputs, rows, *c.stride(),
             SPLINES=basis.num_splines, PAD=pad, BLOCK_R=32, BLOCK_O=block_o, **runtime.OPTIONS,
         )  # fmt: skip
