@@ -46,10 +46,13 @@ def _uniform(
     place = tl.fma(distance, inv_h, tl.full(x.shape, MIDDLE, x.dtype))
     q = tl.floor(tl.minimum(tl.maximum(place, -1.0), G + 2.0 * DEGREE))
     t = tl.fma(distance, inv_h, MIDDLE - q)  # in the cell: one rounding, as in `uniform.advance`
-    if DEGREE - DERIV <= 1:
-        # `place` was rounded at the size of the grid. Where a value or a slope jumps, t decides.
-        shift = tl.where(t >= 1.0, 1.0, 0.0).to(x.dtype)
-        shift = tl.where(t < 0.0, -1.0, shift).to(x.dtype)
+    # `place` was rounded at the size of the grid. Where a slope jumps, t decides about the cell;
+    # where a value does, the distance from its middle, in the terms of the dense kernel's steps.
+    if DERIV == DEGREE:
+        u = tl.fma(distance, inv_h, tl.zeros_like(x)) - (q - (MIDDLE - 0.5))
+        q += tl.where(u >= 0.5, 1.0, tl.where(u < -0.5, -1.0, 0.0)).to(x.dtype)
+    elif DERIV == DEGREE - 1:
+        shift = tl.where(t >= 1.0, 1.0, tl.where(t < 0.0, -1.0, 0.0)).to(x.dtype)
         q, t = q + shift, t - shift
     v = tl.clamp(t, 0.0, 1.0) - 0.5
     factor = inv_h
