@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from . import basis, launch, pack, runtime
+from . import basis, launch, local, pack, runtime
+from .local_forward import local_forward
 
 
 @triton.jit
@@ -184,6 +185,10 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
     if y.numel() == 0:
         return y.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
+    if local.pays("forward", basis, deriv, precision, x.device):
+        return local_forward(
+            x, c, s, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
+        )
     demanding = launch.demanding("forward", basis, deriv, s is not None)
     tile, limit = launch.tile(
         "forward", precision, x.device, rows, inputs, outputs, demanding=demanding

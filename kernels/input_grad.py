@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from . import basis, launch, pack, runtime
+from . import basis, launch, local, pack, runtime
+from .local_input_grad import local_input_grad
 
 
 @triton.jit
@@ -119,6 +120,10 @@ def input_grad(g, x, c, grid, *, basis, deriv, precision, out_dtype):
     if out.numel() == 0:
         return out.to(out_dtype)
     precision = runtime.supported_precision(precision, x.device)
+    if local.pays("input_grad", basis, deriv, precision, x.device):
+        return local_input_grad(
+            g, x, c, grid, basis=basis, deriv=deriv, precision=precision, out_dtype=out_dtype
+        )
     demanding = launch.demanding("input_grad", basis, deriv, False)
     tile, _ = launch.tile(
         "input_grad", precision, x.device, rows, inputs, outputs, demanding=demanding

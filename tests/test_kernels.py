@@ -25,9 +25,16 @@ pytest.importorskip("triton", reason="the kernels are written in Triton, which i
 
 from kanfast import kernels, reference
 
-pytestmark = pytest.mark.usefixtures("poisoned")
+pytestmark = pytest.mark.usefixtures("poisoned", "dense")
 
 OPS = ("forward", "input_grad", "weight_grad")
+
+
+@pytest.fixture
+def dense():
+    """The dense kernels, for large grids as well: test_kernels_local.py has the others."""
+    with kernels.local.forced(False):
+        yield
 
 
 def rotating(n):

@@ -1,6 +1,7 @@
 """Constants of the closed forms, computed in Python while a kernel is compiled."""
 
 import math
+from fractions import Fraction
 
 import triton
 
@@ -46,6 +47,31 @@ def difference(degree, deriv):
     """(-1)^i C(n, i) for i = 0..n, times the ratio of the peaks of degree k - n and of (k, n)."""
     ratio = peak(degree - deriv, 0) / peak(degree, deriv)
     return tuple((-1) ** i * math.comb(deriv, i) * ratio for i in range(deriv + 1))
+
+
+@triton.constexpr_function
+def piece(degree, deriv, r):
+    """The n-th derivative of the r-th of the k + 1 B-splines of a cell, on knots of unit steps.
+
+    Lowest power first, in v = the distance from the middle of the cell. The spline starts k - r
+    cells before, so with y = v + k - r + 1/2 it is
+    1/k! sum_{l <= k - r} (-1)^l C(k+1, l) (y - l)^k.
+    """
+    poly = [Fraction(0)] * (degree + 1)
+    for before in range(degree - r + 1):
+        root = Fraction(2 * (degree - r - before) + 1, 2)
+        weight = Fraction((-1) ** before * math.comb(degree + 1, before), math.factorial(degree))
+        for n in range(degree + 1):
+            poly[n] += weight * math.comb(degree, n) * root ** (degree - n)
+    for _ in range(deriv):
+        poly = [power * a for power, a in enumerate(poly)][1:]
+    return tuple(float(a) for a in poly)
+
+
+@triton.constexpr_function
+def bits(n):
+    """Of the binary number n."""
+    return n.bit_length()
 
 
 @triton.constexpr_function

@@ -106,9 +106,12 @@ def _differences(x, inv_h, centre, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     """
     P: tl.constexpr = DEGREE - DERIV
     WEIGHTS: tl.constexpr = tables.difference(DEGREE, DERIV)
+    # Rounded once, as a fused multiply-add with zero: fused with the subtraction, the product would
+    # be rounded anew for each step, and an x at a knot could be on two steps, or on none.
+    place = tl.fma(x, inv_h, tl.zeros_like(x))
     f = x
     for i in tl.static_range(DERIV + 1):
-        u = x * inv_h - (centre + (i - DERIV * 0.5))
+        u = place - (centre + (i - DERIV * 0.5))
         if P == 0:
             term = tl.where((u >= -0.5) & (u < 0.5), WEIGHTS[i], 0.0).to(x.dtype)
         else:

@@ -1,0 +1,168 @@
+"""Local support: what the kernels share that read k + 1 coefficients for a value and no more.
+
+README.md, "Local support", says what they do, TUNING.md, "Large grids, built", where they pay.
+"""
+
+import contextlib
+from typing import NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+
+from . import launch, runtime
+from .basis import local as cells
+
+# FROM[class][operation][precision]: the number of splines G + k from which on the local kernel is
+# taken. From there the model of `python -m bench.grids` sees it 1.5 times faster; 32 at least.
+# TUNING.md, "Large grids, built". "mma" is sm_80's.
+FROM: dict[str, dict[str, dict[str, int]]] = {
+    "mma": {
+        "forward": {"bfloat16": 176, "tf32": 127, "tf32x3": 44, "ieee": 32, "float64": 46},
+        "input_grad": {"bfloat16": 181, "tf32": 171, "tf32x3": 60, "ieee": 32, "float64": 65},
+    },
+    "wgmma": {
+        "forward": {"bfloat16": 320, "tf32": 252, "tf32x3": 71, "ieee": 32, "float64": 86},
+        "input_grad": {"bfloat16": 406, "tf32": 378, "tf32x3": 89, "ieee": 32, "float64": 87},
+    },
+    "tcgen05": {
+        "forward": {"bfloat16": 331, "tf32": 281, "tf32x3": 141, "ieee": 32, "float64": 45},
+        "input_grad": {"bfloat16": 213, "tf32": 158, "tf32x3": 62, "ieee": 32, "float64": 57},
+    },
+    "mfma": {
+        "forward": {"bfloat16": 126, "tf32": 209, "ieee": 60, "float64": 110},
+        "input_grad": {"bfloat16": 196, "tf32": 198, "ieee": 65, "float64": 124},
+    },
+}
+
+_forced: bool | None = None
+
+# TILES[operation, precision] = (BLOCK_B, num_warps), with the class where it differs. A thread has
+# a row or more: of fewer rows Triton makes the bases several times.
+TILES = {
+    ("forward", "float64"): (256, 8),
+    ("forward", "float64", "mfma"): (256, 4),
+    ("forward", "ieee"): (512, 8),
+    ("forward", "bfloat16"): (256, 8),
+    ("forward", "bfloat16", "mfma"): (256, 4),
+    ("input_grad", "float64"): (64, 2),
+    ("input_grad", "float64", "mfma"): (128, 2),
+    ("input_grad", "ieee"): (256, 8),
+    ("input_grad", "ieee", "wgmma"): (128, 4),
+    ("input_grad", "ieee", "mfma"): (256, 4),
+    ("input_grad", "bfloat16"): (256, 8),
+    ("input_grad", "bfloat16", "mfma"): (128, 2),
+}
+# A block of outputs is as wide as a line of the first-level cache: narrower ones waste its
+# bandwidth, wider ones leave fewer rows to a program, whose rows are what share coefficients.
+LINE = 128
+
+
+class Slabs(NamedTuple):
+    """Coefficients as the local kernels read them, [tiles of outputs, I, ROWS, BLOCK_O].
+
+    The rows are k + MARGIN of zeros, the splines, k + MARGIN of zeros, the residual function: every
+    cell has its k + 1 rows one after the other, and those of no spline are zero.
+    """
+
+    tensor: torch.Tensor
+    rows: int
+
+
+@triton.jit
+def pack_kernel(
+    c_ptr,  # [J, I, O]
+    w_ptr,  # [tiles of outputs, I, ROWS, BLOCK_O]
+    I,
+    O,
+    ROWS,
+    stride_cj,
+    stride_ci,
+    stride_co,
+    SPLINES: tl.constexpr,
+    PAD: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+):
+    """One program: BLOCK_R rows of one input's slab."""
+    i, tile = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
+    row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
+    column = tl.arange(0, BLOCK_O)[None, :]
+    o = tile * BLOCK_O + column
+    j = tl.where(row < 2 * PAD + SPLINES, row - PAD, SPLINES)
+    known = (row >= PAD) & ((row < PAD + SPLINES) | (row >= 2 * PAD + SPLINES))
+    source = c_ptr + j.to(tl.int64) * stride_cj + i * stride_ci + o * stride_co
+    w = tl.load(source, mask=known & (row < ROWS) & (o < O), other=0.0)
+    target = w_ptr + (tile * I + i) * ROWS * BLOCK_O + row * BLOCK_O + column
+    tl.store(target, w.to(w_ptr.dtype.element_ty), mask=row < ROWS)
+
+
+def pack(c, basis, precision, block_o):
+    """c [J, I, O] in the operands' dtype as slabs: one pass over the weights."""
+    dtype = runtime.COMPUTE_DTYPES[precision]
+    functions, inputs, outputs = c.shape
+    pad = basis.degree + cells.MARGIN.value
+    rows = functions + 2 * pad
+    if runtime.interpreting():
+        c = c.to(dtype)  # the interpreter truncates float32 to bfloat16; torch rounds
+    w = c.new_empty(triton.cdiv(outputs, block_o), inputs, rows, block_o, dtype=dtype)
+    if w.numel():
+        pack_kernel[(inputs, triton.cdiv(rows, 32), w.shape[0])](
+            c, w, inputs, outputs, rows, *c.stride(),
+            SPLINES=basis.num_splines, PAD=pad, BLOCK_R=32, BLOCK_O=block_o, **runtime.OPTIONS,
+        )  # fmt: skip
+    return Slabs(w, rows)
+
+
+def pays(op, basis, deriv, precision, device):
+    """Whether the local kernel is the faster one, by the model."""
+    if deriv > basis.degree:
+        return False  # no spline is left
+    if _forced is not None:
+        return _forced
+    table = FROM.get(launch.target_class(device), {}).get(op, {})
+    precision = "bfloat16" if precision == "float16" else precision
+    return basis.num_splines >= table.get(precision, basis.num_splines + 1)
+
+
+@contextlib.contextmanager
+def forced(choice):
+    """For tests and the profiler: local kernels, or with False dense ones, whatever the table
+    says."""
+    global _forced
+    before, _forced = _forced, choice
+    try:
+        yield
+    finally:
+        _forced = before
+
+
+def tile(op, basis, precision, device, rows, outputs):
+    """Keyword arguments of a launch. No block is larger than the shape needs."""
+    operand = runtime.COMPUTE_DTYPES[precision]
+    key = op, {8: "float64", 4: "ieee", 2: "bfloat16"}[operand.itemsize]
+    block_b, warps = TILES.get((*key, launch.target_class(device)), TILES[key])
+    block_b = min(block_b, max(16, triton.next_power_of_2(rows)))
+    return {
+        "BLOCK_B": block_b,
+        "BLOCK_O": min(LINE // operand.itemsize, max(16, triton.next_power_of_2(outputs))),
+        "num_warps": max(1, min(warps, block_b // 32)),
+        "num_stages": 1,
+        **runtime.OPTIONS,
+    }
+
+
+def structure(basis, deriv, precision):
+    """The constexprs that describe the basis and its dtype."""
+    double = runtime.basis_dtype(precision) == torch.float64
+    return {**launch.structure(basis, deriv), "TYPE": tl.float64 if double else tl.float32}
+
+
+def transposed(t):
+    """[B, I] with the rows side by side, as the kernels go through one input after the other."""
+    return t.t().contiguous()
+
+
+def knots(grid, precision):
+    """The grid [I, M] in the dtype of x."""
+    return grid.to(runtime.basis_dtype(precision)).contiguous()

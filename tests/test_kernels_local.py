@@ -1,0 +1,259 @@
+"""The kernels with local support against scipy's B-splines in float64, as test_kernels.py does it
+for the dense ones."""
+
+import numpy as np
+import oracle
+import pytest
+import torch
+from cases import ACTIVATIONS, DEVICE, KNOTS, ORDERS, PRECISIONS, SHAPES, make_basis, make_case
+
+pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
+
+from kanfast.kernels import launch, local
+from test_kernels import assert_accurate, calls, check
+
+from kanfast import kernels
+
+pytestmark = pytest.mark.usefixtures("poisoned", "forced")
+
+OPS = ("forward", "input_grad")
+DISTINCT = ("float64", "ieee", "bfloat16", "float16")  # tf32 and tf32x3 are "ieee"
+
+
+@pytest.fixture
+def forced():
+    """The local kernels, whatever the shape."""
+    with local.forced(True):
+        yield
+
+
+def in_turn(n):
+    """Both operations, or one where each takes a second to compile."""
+    return OPS if kernels.interpreting() else (OPS[n % 2],)
+
+
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("op", OPS)
+def test_the_choice_is_the_local_kernel_s_from_the_table_s_size_on(op, knots, monkeypatch):
+    packed = []
+    pack = local.pack
+    monkeypatch.setattr(local, "pack", lambda *a: packed.append(a) or pack(*a))
+    group = launch.target_class(torch.device(DEVICE))
+    monkeypatch.setitem(local.FROM, group, {op: {"ieee": 10}})
+    with local.forced(None):
+        for grid_size in (6, 7):
+            check(op, (20, 3, 5), make_basis(grid_size, knots=knots), "ieee", 0)
+        assert len(packed) == 1
+        check(op, (20, 3, 5), make_basis(7, knots=knots), "ieee", 4)
+        check(op, (20, 3, 5), make_basis(7, knots=knots), "float64", 0)
+    assert len(packed) == 1, "nothing of the 4th derivative, nothing the table does not name"
+
+
+def test_the_table_knows_every_class_operation_and_precision():
+    assert set(local.FROM) == set(launch.TILES)
+    for group, operations in local.FROM.items():
+        assert set(operations) == set(OPS)
+        for sizes in operations.values():
+            known = {precision for op, precision, *_ in launch.TILES[group] if op == "forward"}
+            assert set(sizes) == known
+
+
+@pytest.mark.parametrize("deriv", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("precision", DISTINCT)
+def test_every_precision_and_derivative_on_ragged_shapes(precision, knots, deriv):
+    for op in in_turn(deriv + DISTINCT.index(precision)):
+        check(op, (37, 19, 21), make_basis(knots=knots), precision, deriv, scale=deriv == 1)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "tf32x3"])
+@pytest.mark.parametrize("op", OPS)
+def test_tf32_is_plain_float32(op, precision):
+    basis = make_basis()
+    case = make_case((37, 9, 21), basis, "ieee")
+    got = calls(op, kernels, case, basis, 0, precision)
+    assert torch.equal(got, calls(op, kernels, case, basis, 0, "ieee"))
+
+
+@pytest.mark.parametrize(
+    ("grid_size", "precision"),
+    [(1, "float64"), (13, "ieee"), (100, "bfloat16"), (500, "float64"), (500, "ieee")],
+)
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("op", OPS)
+def test_every_grid_size(op, knots, grid_size, precision):
+    check(op, (70, 3, 40), make_basis(grid_size, knots=knots), precision, 1)
+
+
+@pytest.mark.parametrize(
+    "shape", [*SHAPES, (65, 3, 65), (5, 65, 1)], ids=lambda s: "x".join(map(str, s))
+)
+@pytest.mark.parametrize("knots", KNOTS)
+def test_awkward_shapes(knots, shape):
+    for op in in_turn(sum(shape)):
+        check(op, shape, make_basis(knots=knots), "tf32x3", 0, scale=True)
+
+
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("op", OPS)
+def test_several_tiles_of_rows_and_outputs(op, knots):
+    """Wider than a tile in every axis that has one."""
+    check(op, (520, 2, 70), make_basis(500, knots=knots), "ieee", 0, scale=True)
+
+
+@pytest.mark.parametrize(("degree", "deriv"), ORDERS, ids=lambda n: str(n))
+@pytest.mark.parametrize("knots", KNOTS)
+def test_every_degree(knots, degree, deriv):
+    for op in in_turn(degree + deriv):
+        basis = make_basis(4, degree, "silu", knots)
+        for precision in ("float64", "ieee"):
+            check(op, (9, 3, 5), basis, precision, deriv, scale=True)
+
+
+@pytest.mark.parametrize("deriv", [0, 1, 3])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_every_activation(activation, deriv):
+    for op in in_turn(deriv + ACTIVATIONS.index(activation)):
+        check(op, (9, 3, 5), make_basis(3, 3, activation), "float64", deriv)
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("at", ["knots", "ends", "outside"])
+def test_at_the_knots_and_beyond_the_grid(knots, at, degree):
+    """At knots of which some are double the value is that from the right; beyond them exactly 0."""
+    basis = make_basis(5, degree, "none", knots)
+    _, c, s, _, grid = make_case((1, 2, 4), basis, "float64")
+    far = torch.full((1, 2), torch.inf, dtype=torch.float64, device=DEVICE)
+    x = {
+        "knots": grid.T,
+        "ends": grid[:, [basis.degree, basis.degree + basis.grid_size]].T,
+        "outside": torch.cat(
+            [
+                torch.stack([grid[:, 0] - 5, grid[:, 0] - 1e-9]),
+                torch.stack([grid[:, -1] + 1e-9, grid[:, -1] + 5]),
+                far, -far, torch.full_like(far, 1e300), torch.full_like(far, -1e30),
+            ]
+        ),
+    }[at].contiguous()  # fmt: skip
+    g = torch.ones(len(x), 4, dtype=torch.float64, device=DEVICE)
+    jump = knots == "uniform"  # whose knots are the same only up to rounding
+    for deriv in range(degree + 1 - (jump and at != "outside")):
+        for op in in_turn(deriv):
+            case = (x, c, s, g, grid)
+            got = calls(op, kernels, case, basis, deriv, "float64")
+            expected = calls(op, oracle, case, basis, deriv, "float64")
+            torch.testing.assert_close(got.cpu(), expected, rtol=1e-12, atol=1e-10)
+            if at == "outside":
+                assert torch.count_nonzero(got) == 0
+
+
+@pytest.mark.parametrize("degree", [0, 1, 3])
+@pytest.mark.parametrize("precision", ["float64", "ieee"])
+@pytest.mark.parametrize("op", OPS)
+def test_cells_are_those_of_the_dense_kernel(op, precision, degree):
+    """At and around the knots of fine uniform grids, jumps of the last derivative included."""
+    basis = make_basis(50, degree, "none", "uniform")
+    _, c, s, _, grid = make_case((1, 2, 3), basis, precision)
+    at = grid.T[::4]
+    x = torch.cat([at, torch.nextafter(at, at + 1), torch.nextafter(at, at - 1)]).contiguous()
+    g = torch.ones(len(x), 3, dtype=grid.dtype, device=DEVICE)
+    case = (x, c, s, g, grid)
+    got = calls(op, kernels, case, basis, degree, precision)
+    with local.forced(False):
+        dense = calls(op, kernels, case, basis, degree, precision)
+    assert_accurate(got, dense.double(), dense, precision)
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_knots_all_alike_and_knots_of_full_multiplicity(op):
+    basis = make_basis(6, 2, "none", "general")
+    x, c, s, g, grid = make_case((50, 2, 3), basis, "float64")
+    alike = calls(op, kernels, (x, c, s, g, torch.full_like(grid, 0.5)), basis, 0, "float64")
+    assert torch.count_nonzero(alike) == 0
+    clamped = grid.clone()
+    clamped[:, :3], clamped[:, -3:] = clamped[:, 2:3], clamped[:, -3:-2]
+    clamped[:, 5:7] = clamped[:, 4:5]
+    g = torch.cat([g, torch.ones_like(g[: len(grid.T)])])
+    case = (torch.cat([x, clamped.T]), c, s, g, clamped)
+    for deriv in (0, 1, 2):
+        got = calls(op, kernels, case, basis, deriv, "float64")
+        expected = calls(op, oracle, case, basis, deriv, "float64")
+        torch.testing.assert_close(got.cpu(), expected, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("precision", "activation"),
+    [(p, a) for p in ("tf32x3", "bfloat16") for a in ("silu", "none")] + [("tf32x3", "relu")],
+)
+@pytest.mark.parametrize("knots", KNOTS)
+def test_nan_stays_in_its_row(precision, knots, activation):
+    basis = make_basis(knots=knots, activation=activation)
+    case = make_case((20, 5, 6), basis, precision)
+    clean = {op: calls(op, kernels, case, basis, 0, precision) for op in OPS}
+    case[0][7, 2] = torch.nan
+    y = calls("forward", kernels, case, basis, 0, precision)
+    dx = calls("input_grad", kernels, case, basis, 0, precision)
+    rows = torch.arange(20) != 7
+    assert y[7].isnan().all()
+    assert torch.equal(y[rows], clean["forward"][rows])
+    assert dx[7, 2].isnan()
+    others = torch.ones_like(dx, dtype=torch.bool)
+    others[7, 2] = False
+    assert torch.equal(dx[others], clean["input_grad"][others])
+
+
+@pytest.mark.parametrize("op", OPS)
+def test_strided_transposed_and_expanded_inputs(op):
+    basis = make_basis()
+    x, c, s, g, grid = make_case((24, 6, 8), basis, "float64", scale=True)
+    strided = (
+        torch.stack([x, x], 2)[:, :, 0],
+        c.transpose(0, 2).contiguous().transpose(0, 2),
+        s.T.contiguous().T,
+        g[:, :1].expand_as(g),
+        torch.cat([grid, grid], 1)[:, : grid.shape[1]],
+    )
+    dense = tuple(t.contiguous() for t in strided)
+    got = calls(op, kernels, strided, basis, 0, "float64")
+    assert torch.equal(got, calls(op, kernels, dense, basis, 0, "float64"))
+    assert_accurate(got, calls(op, oracle, dense, basis, 0, "float64"), got, "float64")
+
+
+@pytest.mark.parametrize("out_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("op", OPS)
+def test_output_dtype_is_the_rounded_result(op, out_dtype):
+    basis = make_basis()
+    case = make_case((10, 6, 8), basis, "ieee")
+    exact = calls(op, kernels, case, basis, 0, "ieee", torch.float32)
+    assert torch.equal(calls(op, kernels, case, basis, 0, "ieee", out_dtype), exact.to(out_dtype))
+
+
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("op", OPS)
+def test_results_are_reproducible(op, knots):
+    basis = make_basis(100, knots=knots)
+    case = make_case((300, 3, 40), basis, "ieee")
+    first = calls(op, kernels, case, basis, 1, "ieee")
+    assert torch.equal(first, calls(op, kernels, case, basis, 1, "ieee"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("op", OPS)
+def test_coefficients_beyond_the_reach_of_32_bits(op):
+    """Functions above 2^31 elements apart. The memory between them is reserved, never touched."""
+    basis = make_basis(1, 0, "silu")
+    x, c, s, g, grid = make_case((3, 2, 3), basis, "float16")
+    reserve = torch.from_numpy(np.empty(2**31 + 64, np.float16)).to(DEVICE)
+    far = reserve.as_strided(c.shape, (2**31, c.shape[2], 1))
+    far.copy_(c)
+    got = calls(op, kernels, (x, far, s, g, grid), basis, 0, "float16")
+    assert torch.equal(got, calls(op, kernels, (x, c, s, g, grid), basis, 0, "float16"))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [p for p in PRECISIONS if p != "float64"])
+@pytest.mark.parametrize("knots", KNOTS)
+@pytest.mark.parametrize("op", OPS)
+def test_large_batches_on_the_gpu(op, knots, precision):
+    check(op, (20000, 70, 257), make_basis(500, knots=knots), precision, 0, scale=True)
