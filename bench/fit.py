@@ -21,10 +21,11 @@ WITHOUT_TENSOR_CORES = {
 MAIN = 5, 3, 0, "silu", False, (65536, 512, 512)
 STEEP = 5, 7, 2, "silu", True, (65536, 512, 512)  # what needs the most registers, on any knots
 FINE = 13, 3, 2, "gelu", True, (65536, 512, 512)  # the same of cubic splines
+GRID = 13, 5, 0, "gelu", False, (65536, 512, 512)  # more splines than are unrolled at once
 NARROW = 5, 3, 0, "silu", False, (10**6, 10, 10)
 SAMPLE = {
-    "bfloat16": (STEEP, NARROW), "float16": (FINE,), "tf32": (FINE,), "tf32x3": (STEEP, NARROW),
-    "ieee": (FINE,), "float64": (STEEP, NARROW),
+    "bfloat16": (STEEP, NARROW), "float16": (FINE,), "tf32": (FINE, GRID),
+    "tf32x3": (STEEP, NARROW), "ieee": (FINE, GRID), "float64": (STEEP, NARROW, GRID),
 }  # fmt: skip
 
 
@@ -49,6 +50,7 @@ def _all():
             yield 5, 3, deriv, activation, False, main
     for grid_size in (1, 13, 500):
         for scale in (False, True):
+            yield grid_size, 5, 0, "gelu", scale, main
             yield grid_size, 3, 0, "silu", scale, main
             yield grid_size, 7, 2, "gelu", scale, main
     for scale in (False, True):

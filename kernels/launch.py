@@ -34,7 +34,7 @@ TILES = {
         ("forward", "tf32"): (128, 16, 64, 4, 2, 8),
         ("forward", "tf32", "demanding"): (128, 16, 64, 8, 2, 8),
         ("forward", "tf32", "high"): (64, 16, 64, 4, 2, 0),
-        ("forward", "tf32", "narrow"): (128, 16, 16, 4, 2, 8),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
         ("forward", "bfloat16", "demanding"): (128, 16, 128, 8, 2, 8),
         ("forward", "bfloat16", "high"): (128, 16, 128, 8, 2, 0),
@@ -178,17 +178,17 @@ TILES = {
         ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
         ("weight_grad", "ieee", "high"): (16, 64, 64, 8, 2, 1),
-        ("weight_grad", "ieee", "narrow"): (32, 16, 16, 2, 2, 9),
+        ("weight_grad", "ieee", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "tf32x3"): (16, 128, 128, 8, 2, 1),
         ("weight_grad", "tf32x3", "high"): (16, 32, 128, 8, 2, 1),
-        ("weight_grad", "tf32x3", "narrow"): (32, 16, 16, 2, 2, 9),
+        ("weight_grad", "tf32x3", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "tf32"): (16, 128, 128, 8, 2, 3),
         ("weight_grad", "tf32", "demanding"): (16, 128, 128, 8, 2, 2),
         ("weight_grad", "tf32", "high"): (16, 32, 128, 8, 2, 2),
-        ("weight_grad", "tf32", "narrow"): (32, 16, 16, 2, 2, 9),
+        ("weight_grad", "tf32", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "bfloat16"): (16, 128, 128, 8, 2, 3),
         ("weight_grad", "bfloat16", "high"): (16, 32, 256, 8, 2, 1),
-        ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 2, 2, 9),
+        ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 4, 2, 9),
     },
     "mfma": {
         ("forward", "float64"): (64, 16, 32, 4, 1, 8),
@@ -227,7 +227,7 @@ TILES = {
         ("weight_grad", "tf32", "high"): (16, 64, 64, 4, 1, 3),
         ("weight_grad", "tf32", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "bfloat16"): (16, 64, 128, 8, 2, 3),
-        ("weight_grad", "bfloat16", "high"): (16, 64, 64, 4, 2, 3),
+        ("weight_grad", "bfloat16", "high"): (16, 32, 64, 4, 2, 3),
         ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 2, 2, 9),
     },
 }
@@ -268,16 +268,20 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of
     two of the shape. `demanding` is what the function of that name says."""
     group, (backend, capability) = target_class(device), runtime.capability(device)
+    table = TILES[group]
+    precision = "bfloat16" if precision == "float16" else precision
     small = max(inputs, outputs) <= NARROW
-    narrow = ("common",) if op == "forward" else ("common", "demanding")
+    narrow = ("common", "several") if op == "forward" else ("common", "demanding")
     if small and demanding in narrow:
         demanding = "narrow"
     elif demanding == "general":
         demanding = "high" if small else "demanding"
-    elif demanding == "common" and group == "mma" and backend == "cuda" and capability > 80:
-        demanding = "demanding"  # the assembler needs more registers for these than for sm_80
-    table = TILES[group]
-    precision = "bfloat16" if precision == "float16" else precision
+    elif demanding == "several" and precision in ("ieee", "float64"):
+        demanding = "high"
+    elif demanding in ("common", "several"):
+        # From sm_86 on the assembler needs more registers for these than for sm_80.
+        newer = group == "mma" and backend == "cuda" and capability > 80
+        demanding = "demanding" if newer else "common"
     entry = table.get((op, precision, demanding), table[op, precision])
     block_b, block_i, block_o, warps, stages, limit = entry
     # Or the assembler sometimes settles for 128 registers, and spills what does not fit there.
@@ -299,21 +303,24 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
 
 
 def demanding(op, basis, deriv, scaled):
-    """How many registers a call needs: "common", which are training's three on a uniform grid,
-    "demanding", on a "general" grid, or "high".
+    """How many registers a call needs: "common", which are training's three on a uniform grid
+    ("several", if the forward pass has more splines than are unrolled at once), "demanding", on a
+    "general" grid, or "high".
 
     High are the degrees for which the closed form has many terms, or the sweep over general knots,
-    which carries a tile for each degree, many tiles; and in the forward pass general knots with
-    more splines than are unrolled at once. The input gradient fills the registers as it is: its
-    common calls are those of SiLU and degree 2 or 3, and on general knots all the others are high.
+    which carries a tile for each degree, many tiles; and several general splines. The input
+    gradient fills the registers as it is: its common calls are those of SiLU and degree 2 or 3,
+    and on general knots all the others are high.
     """
     unusual = scaled or deriv != (op == "input_grad")
     if op == "input_grad":
         unusual |= basis.activation != "silu" or basis.degree not in (2, 3)
+    several = op == "forward" and basis.num_splines > 8
     if basis.uniform:
-        return "high" if basis.degree > 5 else "demanding" if unusual else "common"
-    high = {"forward": basis.num_splines > 8, "input_grad": unusual, "weight_grad": False}[op]
-    return "high" if basis.degree > 3 or high else "general"
+        usual = "several" if several else "common"
+        return "high" if basis.degree > 5 else "demanding" if unusual else usual
+    high = basis.degree > 3 or several or (op == "input_grad" and unusual)
+    return "high" if high else "general"
 
 
 def chunks(functions, limit, *, at_least=2):
