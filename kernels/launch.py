@@ -1,10 +1,10 @@
 """Launch parameters: one literal table, and the structure of the unrolled loops.
 
 The table's entries were chosen with `python -m bench.codegen` (TUNING.md). None spills registers,
-exceeds the shared or tensor memory of a target of its class, or misses its tensor cores: for
-degrees 0 to 7, any derivative, residual activation, input scale and grid size, on either kind of
-knots. The worst of each class are compiled in tests/test_compile.py, and all that matter by
-`python -m bench.codegen --check --wide`.
+exceeds the shared or tensor memory of a target of its class, or misses its tensor cores in
+training's calls and in the worst of each class of calls, which are compiled for every target in
+tests/test_compile.py: degree 7 on both kinds of knots, derivatives, input scales, fine grids and
+narrow layers. `python -m bench.codegen --check --wide` goes through all that matter.
 """
 
 import torch
@@ -53,11 +53,11 @@ TILES = {
         ("input_grad", "tf32"): (128, 64, 64, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
         ("input_grad", "tf32", "high"): (64, 32, 64, 8, 2, 8),
-        ("input_grad", "tf32", "narrow"): (64, 16, 16, 2, 2, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (128, 64, 128, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
         ("input_grad", "bfloat16", "high"): (64, 64, 64, 8, 2, 8),
-        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 2, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
         ("weight_grad", "float64", "high"): (16, 16, 64, 8, 1, 2),
@@ -96,7 +96,6 @@ TILES = {
         ("forward", "bfloat16", "high"): (64, 16, 256, 8, 2, 0),
         ("forward", "bfloat16", "narrow"): (128, 16, 16, 4, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
-        ("input_grad", "float64", "demanding"): (32, 32, 32, 8, 1, 8),
         ("input_grad", "float64", "high"): (32, 32, 32, 8, 1, 8),
         ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
@@ -110,11 +109,11 @@ TILES = {
         ("input_grad", "tf32"): (256, 64, 128, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (128, 64, 128, 8, 2, 8),
         ("input_grad", "tf32", "high"): (64, 64, 128, 8, 2, 8),
-        ("input_grad", "tf32", "narrow"): (64, 16, 16, 2, 2, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (256, 64, 256, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (128, 64, 256, 8, 2, 8),
         ("input_grad", "bfloat16", "high"): (64, 64, 256, 8, 2, 8),
-        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 2, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
         ("weight_grad", "float64", "high"): (16, 16, 64, 8, 1, 2),
@@ -150,11 +149,11 @@ TILES = {
         ("forward", "tf32"): (128, 32, 128, 8, 2, 0),
         ("forward", "tf32", "demanding"): (128, 16, 128, 8, 2, 0),
         ("forward", "tf32", "high"): (64, 16, 128, 8, 2, 0),
-        ("forward", "tf32", "narrow"): (128, 16, 16, 4, 2, 8),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "bfloat16"): (128, 32, 256, 8, 2, 0),
         ("forward", "bfloat16", "demanding"): (128, 16, 256, 8, 2, 0),
         ("forward", "bfloat16", "high"): (64, 16, 256, 8, 2, 0),
-        ("forward", "bfloat16", "narrow"): (128, 16, 16, 4, 2, 8),
+        ("forward", "bfloat16", "narrow"): (128, 16, 16, 8, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 8, 1, 8),
         ("input_grad", "float64", "high"): (32, 32, 32, 8, 1, 8),
         ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
@@ -212,10 +211,10 @@ TILES = {
         ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (64, 64, 64, 4, 1, 8),
         ("input_grad", "tf32", "high"): (64, 64, 64, 4, 1, 8),
-        ("input_grad", "tf32", "narrow"): (64, 16, 16, 2, 2, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (64, 64, 64, 4, 2, 8),
         ("input_grad", "bfloat16", "high"): (64, 64, 64, 4, 2, 8),
-        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 2, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "high"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
