@@ -1,7 +1,7 @@
 """The profiler that needs no GPU: what bounds each kernel, read from its machine code.
 
     python -m bench.codegen [--targets sm_90 ..] [--ops forward ..] [--precisions tf32 ..] [--knots
-    uniform ..] [--csv PATH] python -m bench.codegen --check [--wide] [--json] ..
+    uniform ..] [--csv PATH] python -m bench.codegen --check [--wide | --sample] [--json] ..
 
 Every launcher runs on a pretended GPU (bench.aot), the tensor-core loops of its kernels are found
 in the machine code, and instructions are counted by pipe. The cycles each pipe of an SM needs for
@@ -16,8 +16,8 @@ and supposes that resources overlap perfectly. Where warp-group dots each have a
 the truth lies between the two.
 
 --check compiles what the launch table can pick and lists what spills, does not fit, or misses its
-tensor cores or 128-bit loads; with --wide over degrees, derivatives, activations, scales and small
-shapes.
+tensor cores or 128-bit loads; with --wide over degrees, derivatives, activations, scales, grid
+sizes and small shapes, with --sample the worst of them.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def work(op, a):
     if op == "forward":
         functions, blocks = a["CHUNKS"] * a["CHUNK"] + a["TAIL"] + residual, -(-a["I"] // block_i)
         return (
-            blocks * max(a["CHUNKS"], 1),
+            blocks * (functions if a["ROLLED"] else max(a["CHUNKS"], 1)),
             blocks,
             blocks * functions * tile,
             blocks * (functions * w_bytes + x_bytes * (1 + a["HAS_SCALE"])),
@@ -246,8 +246,12 @@ def main(argv=None):
     parser.add_argument(
         "--check", action="store_true", help="list what does not fit its target instead"
     )
-    parser.add_argument(
+    extent = parser.add_mutually_exclusive_group()
+    extent.add_argument(
         "--wide", action="store_true", help="--check every structure, not the main ones alone"
+    )
+    extent.add_argument(
+        "--sample", action="store_true", help="--check a few of the structures that need the most"
     )
     parser.add_argument(
         "--json", action="store_true", help="--check prints every kernel as a line of JSON"
@@ -260,7 +264,8 @@ def main(argv=None):
     if options.check:
         from . import fit
 
-        return fit.check(fit.cases(*chosen, options.wide), wide=options.wide, as_json=options.json)
+        extent = "wide" if options.wide else "sample" if options.sample else "main"
+        return fit.check(fit.cases(*chosen, extent), extent=extent, as_json=options.json)
     if options.step:
         from . import step
 

@@ -17,62 +17,95 @@ WITHOUT_TENSOR_CORES = {
 }  # fmt: skip
 
 
-def structures(wide):
-    """(degree, derivative, activation, scale, (rows, inputs, outputs)): the main one, or all that
-    matter."""
-    main = (65536, 512, 512)
-    yield 3, 0, "silu", False, main
-    if not wide:
-        return
+# (grid size, degree, derivative, activation, scale, (rows, inputs, outputs))
+MAIN = 5, 3, 0, "silu", False, (65536, 512, 512)
+STEEP = 5, 7, 2, "silu", True, (65536, 512, 512)  # what needs the most registers, on any knots
+FINE = 13, 3, 2, "gelu", True, (65536, 512, 512)  # the same of cubic splines
+GRID = 13, 5, 0, "gelu", False, (65536, 512, 512)  # more splines than are unrolled at once
+NARROW = 5, 3, 0, "silu", False, (10**6, 10, 10)
+SAMPLE = {
+    "bfloat16": (STEEP, NARROW), "float16": (FINE,), "tf32": (FINE, GRID),
+    "tf32x3": (STEEP, NARROW), "ieee": (FINE, GRID), "float64": (STEEP, NARROW, GRID),
+}  # fmt: skip
+
+
+def structures(extent, precision, knots):
+    """The main structure, or with it a sample of the worst of each class, or all that matter."""
+    if extent == "wide":
+        yield from _all()
+    else:
+        yield MAIN
+    if extent == "sample":
+        yield from (SAMPLE[precision] if knots == "uniform" else (STEEP,))
+
+
+def _all():
+    yield 5, 3, 0, "silu", False, MAIN
+    main = MAIN[-1]
     for degree in range(8):
-        for deriv in range(3):
-            yield degree, deriv, "silu", deriv == 1, main
+        for deriv in sorted({0, 1, 2, degree}):
+            yield 5, degree, deriv, "silu", deriv > 0, main
     for activation in ("gelu", "tanh", "sigmoid", "relu", "identity", "none"):
         for deriv in range(3):
-            yield 3, deriv, activation, False, main
+            yield 5, 3, deriv, activation, False, main
+    for grid_size in (1, 13, 500):
+        for scale in (False, True):
+            yield grid_size, 5, 0, "gelu", scale, main
+            yield grid_size, 3, 0, "silu", scale, main
+            yield grid_size, 7, 2, "gelu", scale, main
     for scale in (False, True):
         for shape in ((65536, 64, 64), (65536, 16, 16), (1, 1, 1), (100, 40, 500), (4096, 3, 5)):
-            yield 3, 0, "silu", scale, shape
+            yield 5, 3, 0, "silu", scale, shape
+            yield 5, 7, 2, "gelu", scale, shape
 
 
-def cases(targets, ops, precisions, knots, wide):
+def cases(targets, ops, precisions, knots, extent):
     """What to compile. Both 16-bit types share their entries: one target shows the second."""
     for case in itertools.product(targets, ops, precisions, knots):
-        if wide or case[2] != "float16" or case[0] == "sm_90":
+        if extent == "wide" or case[2] != "float16" or case[0] == "sm_90":
             yield case
 
 
-def problems(kernel, precision, reads_weights):
-    """What is wrong with a main kernel, in words."""
+def problems(kernel, precision, *, multiplies=True, reads_weights):
+    """What is wrong with a main kernel, in words. Without a function that lives nothing is
+    multiplied."""
     found = []
     if kernel.spills:
         found.append(f"spills {kernel.spills} bytes a thread")
     if kernel.overflow:
         found.append(kernel.overflow)
-    if not kernel.tensor_core and (kernel.target, precision) not in WITHOUT_TENSOR_CORES:
+    missing = multiplies and not kernel.tensor_core
+    if missing and (kernel.target, precision) not in WITHOUT_TENSOR_CORES:
         found.append("no tensor-core instructions")
     if reads_weights and not kernel.wide_loads:
         found.append("no 128-bit loads of the weights")
     return found
 
 
-def check(cases, *, wide, as_json):
+def check(cases, *, extent, as_json):
     """Compile and list; the exit status is 1 if anything is wrong."""
     bad = 0
     for target, op, precision, knots in cases:
-        for degree, deriv, activation, scale, shape in structures(wide):
+        for grid_size, degree, deriv, activation, scale, shape in structures(
+            extent, precision, knots
+        ):
             deriv += op == "input_grad"
-            basis = Basis(5, degree, activation, knots == "uniform")
+            basis = Basis(grid_size, degree, activation, knots == "uniform")
+            multiplies = deriv <= degree or activation != "none"
             done = codegen.launches(
                 target, op, precision, basis, deriv,
                 rows=shape[0], inputs=shape[1], outputs=shape[2], scale=scale,
             )  # fmt: skip
             main = [launch.kernel for launch in done if launch.kernel.name == f"{op}_kernel"]
             for kernel in {id(kernel): kernel for kernel in main}.values():
-                found = problems(kernel, precision, op != "weight_grad" and min(shape) >= 64)
+                reads_weights = multiplies and op != "weight_grad" and min(shape) >= 64
+                found = problems(
+                    kernel, precision, multiplies=multiplies, reads_weights=reads_weights
+                )
                 bad += bool(found)
                 name = (
-                    f"{target} {op} {precision} {knots} {shape} k={degree} n={deriv} {activation}"
+                    f"{target} {op} {precision} {knots} {shape} G={grid_size} k={degree} n={deriv}"
+                    + f" {activation}"
                     + scale * " s"
                 )
                 row = {

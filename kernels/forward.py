@@ -193,7 +193,7 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
     tile, limit = launch.tile(
         "forward", precision, x.device, rows, inputs, outputs, demanding=demanding
     )
-    count, chunk, tail = launch.chunks(launch.splines(basis, deriv), limit)
+    count, chunk, tail = launch.chunks(launch.splines(basis, deriv), limit, at_least=3)
     scale = x if s is None else s
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=1)

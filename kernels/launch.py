@@ -1,9 +1,10 @@
 """Launch parameters: one literal table, and the structure of the unrolled loops.
 
-The table's entries were chosen with `python -m bench.codegen` (TUNING.md); none spills registers
-or exceeds the shared memory of a target of its class in training's three calls with cubic splines
-and SiLU, on either kind of knots (tests/test_compile.py). What else spills, high degrees on general
-knots above all, `python -m bench.codegen --check --wide` lists.
+The table's entries were chosen with `python -m bench.codegen` (TUNING.md). None spills registers,
+exceeds the shared or tensor memory of a target of its class, or misses its tensor cores in
+training's calls and in the worst of each class of calls, which are compiled for every target in
+tests/test_compile.py: degree 7 on both kinds of knots, derivatives, input scales, fine grids and
+narrow layers. `python -m bench.codegen --check --wide` goes through all that matter.
 """
 
 import torch
@@ -14,103 +15,219 @@ from . import runtime
 from .basis import general
 
 # TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases
-# unrolled at once; 0 for none, a loop with a single product)
+# unrolled at once; 0 for none, a loop with a single product). Calls that need more registers than
+# the common ones have entries of their own, and so have narrow layers: see `tile`.
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
-        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 8),
+        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
-        ("forward", "ieee", "demanding"): (64, 16, 32, 4, 2, 8),
+        ("forward", "ieee", "demanding"): (64, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "high"): (64, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32x3"): (128, 16, 64, 8, 2, 8),
         ("forward", "tf32x3", "demanding"): (64, 16, 32, 4, 2, 8),
+        ("forward", "tf32x3", "high"): (64, 16, 32, 4, 2, 0),
+        ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "tf32"): (128, 16, 64, 4, 2, 8),
         ("forward", "tf32", "demanding"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32", "high"): (64, 16, 64, 4, 2, 0),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
         ("forward", "bfloat16", "demanding"): (128, 16, 128, 8, 2, 8),
+        ("forward", "bfloat16", "high"): (128, 16, 128, 8, 2, 0),
+        ("forward", "bfloat16", "narrow"): (128, 16, 16, 4, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
         ("input_grad", "float64", "demanding"): (32, 32, 32, 8, 1, 8),
+        ("input_grad", "float64", "high"): (32, 32, 32, 8, 1, 8),
+        ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "ieee", "high"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32x3"): (128, 32, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 32, 32, 4, 2, 8),
+        ("input_grad", "tf32x3", "high"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "tf32x3", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (128, 64, 64, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
+        ("input_grad", "tf32", "high"): (64, 32, 64, 8, 2, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (128, 64, 128, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
+        ("input_grad", "bfloat16", "high"): (64, 64, 64, 8, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
+        ("weight_grad", "float64", "high"): (16, 16, 64, 8, 1, 2),
+        ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
+        ("weight_grad", "ieee", "high"): (16, 64, 64, 8, 2, 1),
+        ("weight_grad", "ieee", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "tf32x3"): (16, 64, 128, 8, 2, 2),
+        ("weight_grad", "tf32x3", "high"): (16, 32, 256, 8, 2, 1),
+        ("weight_grad", "tf32x3", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "tf32"): (16, 64, 256, 8, 2, 2),
         ("weight_grad", "tf32", "demanding"): (16, 64, 128, 8, 2, 3),
+        ("weight_grad", "tf32", "high"): (16, 32, 256, 8, 2, 2),
+        ("weight_grad", "tf32", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "bfloat16"): (16, 64, 256, 8, 3, 2),
+        ("weight_grad", "bfloat16", "high"): (16, 32, 256, 8, 2, 3),
+        ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 2, 2, 9),
     },
     "wgmma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
-        ("forward", "float64", "demanding"): (32, 16, 32, 4, 1, 8),
+        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (128, 16, 64, 8, 2, 8),
+        ("forward", "ieee", "high"): (128, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32x3"): (128, 16, 64, 4, 2, 8),
         ("forward", "tf32x3", "demanding"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32x3", "high"): (128, 16, 64, 8, 2, 0),
+        ("forward", "tf32x3", "narrow"): (128, 16, 16, 4, 2, 8),
         ("forward", "tf32"): (256, 16, 128, 8, 2, 8),
         ("forward", "tf32", "demanding"): (128, 16, 128, 8, 2, 8),
+        ("forward", "tf32", "high"): (64, 16, 128, 8, 2, 0),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 4, 2, 8),
         ("forward", "bfloat16"): (128, 16, 256, 8, 2, 8),
+        ("forward", "bfloat16", "high"): (64, 16, 256, 8, 2, 0),
+        ("forward", "bfloat16", "narrow"): (128, 16, 16, 4, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "float64", "high"): (32, 32, 32, 8, 1, 8),
+        ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 4, 2, 8),
         ("input_grad", "ieee", "demanding"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "ieee", "high"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 128, 16, 8, 2, 8),
+        ("input_grad", "tf32x3", "high"): (32, 64, 32, 8, 2, 8),
+        ("input_grad", "tf32x3", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (256, 64, 128, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (128, 64, 128, 8, 2, 8),
+        ("input_grad", "tf32", "high"): (64, 64, 128, 8, 2, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (256, 64, 256, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (128, 64, 256, 8, 2, 8),
+        ("input_grad", "bfloat16", "high"): (64, 64, 256, 8, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
+        ("weight_grad", "float64", "high"): (16, 16, 64, 8, 1, 2),
+        ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
+        ("weight_grad", "ieee", "high"): (16, 64, 64, 8, 2, 1),
+        ("weight_grad", "ieee", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "tf32x3"): (16, 128, 128, 8, 2, 2),
         ("weight_grad", "tf32x3", "demanding"): (16, 64, 64, 4, 2, 2),
+        ("weight_grad", "tf32x3", "high"): (16, 32, 256, 8, 2, 1),
+        ("weight_grad", "tf32x3", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "tf32"): (16, 64, 256, 8, 2, 3),
         ("weight_grad", "tf32", "demanding"): (16, 64, 256, 8, 2, 2),
+        ("weight_grad", "tf32", "high"): (16, 32, 256, 8, 2, 2),
+        ("weight_grad", "tf32", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "bfloat16"): (16, 64, 256, 8, 2, 3),
         ("weight_grad", "bfloat16", "demanding"): (16, 64, 256, 8, 2, 2),
+        ("weight_grad", "bfloat16", "high"): (16, 32, 256, 8, 2, 3),
+        ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 2, 2, 9),
     },
     "tcgen05": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
-        ("forward", "float64", "demanding"): (32, 16, 32, 4, 1, 8),
+        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
+        ("forward", "ieee", "demanding"): (128, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "high"): (128, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32x3"): (128, 16, 64, 8, 2, 0),
+        ("forward", "tf32x3", "high"): (128, 16, 64, 8, 2, 0),
+        ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "tf32"): (128, 32, 128, 8, 2, 0),
         ("forward", "tf32", "demanding"): (128, 16, 128, 8, 2, 0),
+        ("forward", "tf32", "high"): (64, 16, 128, 8, 2, 0),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "bfloat16"): (128, 32, 256, 8, 2, 0),
         ("forward", "bfloat16", "demanding"): (128, 16, 256, 8, 2, 0),
+        ("forward", "bfloat16", "high"): (64, 16, 256, 8, 2, 0),
+        ("forward", "bfloat16", "narrow"): (128, 16, 16, 8, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 8, 1, 8),
+        ("input_grad", "float64", "high"): (32, 32, 32, 8, 1, 8),
+        ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "ieee", "high"): (64, 32, 32, 8, 2, 8),
+        ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32x3"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (32, 64, 16, 8, 2, 8),
+        ("input_grad", "tf32x3", "high"): (32, 64, 16, 8, 2, 8),
+        ("input_grad", "tf32x3", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (64, 64, 64, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (32, 64, 32, 4, 2, 8),
+        ("input_grad", "tf32", "high"): (32, 64, 64, 8, 2, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "bfloat16"): (64, 64, 128, 8, 2, 8),
+        ("input_grad", "bfloat16", "high"): (32, 64, 128, 8, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 2, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
         ("weight_grad", "float64", "demanding"): (16, 32, 32, 4, 1, 2),
+        ("weight_grad", "float64", "high"): (16, 16, 64, 8, 1, 2),
+        ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
+        ("weight_grad", "ieee", "high"): (16, 64, 64, 8, 2, 1),
+        ("weight_grad", "ieee", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "tf32x3"): (16, 128, 128, 8, 2, 1),
+        ("weight_grad", "tf32x3", "high"): (16, 32, 128, 8, 2, 1),
+        ("weight_grad", "tf32x3", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "tf32"): (16, 128, 128, 8, 2, 3),
         ("weight_grad", "tf32", "demanding"): (16, 128, 128, 8, 2, 2),
+        ("weight_grad", "tf32", "high"): (16, 32, 128, 8, 2, 2),
+        ("weight_grad", "tf32", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "bfloat16"): (16, 128, 128, 8, 2, 3),
+        ("weight_grad", "bfloat16", "high"): (16, 32, 256, 8, 2, 1),
+        ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 4, 2, 9),
     },
     "mfma": {
         ("forward", "float64"): (64, 16, 32, 4, 1, 8),
+        ("forward", "float64", "high"): (64, 16, 32, 4, 1, 0),
+        ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (64, 16, 64, 4, 1, 8),
+        ("forward", "ieee", "high"): (64, 16, 64, 4, 1, 0),
+        ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32"): (128, 16, 64, 4, 1, 8),
+        ("forward", "tf32", "high"): (128, 16, 64, 4, 1, 0),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 4, 2, 8),
         ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
         ("forward", "bfloat16", "demanding"): (64, 16, 64, 4, 2, 8),
+        ("forward", "bfloat16", "high"): (128, 16, 128, 4, 2, 0),
+        ("forward", "bfloat16", "narrow"): (128, 16, 16, 4, 2, 8),
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "float64", "high"): (32, 32, 32, 4, 1, 8),
+        ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
         ("input_grad", "ieee"): (64, 64, 32, 4, 1, 8),
+        ("input_grad", "ieee", "high"): (64, 64, 32, 4, 1, 8),
+        ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (64, 64, 64, 4, 1, 8),
+        ("input_grad", "tf32", "high"): (64, 64, 64, 4, 1, 8),
+        ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (64, 64, 64, 4, 2, 8),
+        ("input_grad", "bfloat16", "high"): (64, 64, 64, 4, 2, 8),
+        ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "float64", "high"): (16, 32, 32, 4, 1, 3),
+        ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
         ("weight_grad", "ieee"): (16, 64, 64, 4, 1, 3),
+        ("weight_grad", "ieee", "high"): (16, 64, 64, 4, 1, 3),
+        ("weight_grad", "ieee", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "tf32"): (16, 64, 128, 8, 1, 3),
         ("weight_grad", "tf32", "demanding"): (16, 64, 64, 4, 1, 3),
+        ("weight_grad", "tf32", "high"): (16, 64, 64, 4, 1, 3),
+        ("weight_grad", "tf32", "narrow"): (32, 16, 16, 2, 2, 9),
         ("weight_grad", "bfloat16"): (16, 64, 128, 8, 2, 3),
+        ("weight_grad", "bfloat16", "high"): (16, 32, 64, 4, 2, 3),
+        ("weight_grad", "bfloat16", "narrow"): (32, 16, 16, 2, 2, 9),
     },
 }
 
@@ -122,6 +239,9 @@ if FROM_3_9:
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
     }
+
+# Layers with no more inputs, and no more outputs, are narrow.
+NARROW = 16
 
 # Programs the weight gradient's split of the batch aims at. A constant, not the device's number of
 # multiprocessors: the order of summation, and so every bit of the result, is the same on every GPU.
@@ -145,14 +265,26 @@ def target_class(device):
 
 def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of
-    two of the shape."""
+    two of the shape. `demanding` is what the function of that name says."""
     group, (backend, capability) = target_class(device), runtime.capability(device)
-    if group == "mma" and backend == "cuda" and capability > 80:
-        demanding = True  # the assembler needs more registers for these than for sm_80
     table = TILES[group]
     precision = "bfloat16" if precision == "float16" else precision
-    key = (op, precision, "demanding") if demanding else (op, precision)
-    block_b, block_i, block_o, warps, stages, limit = table.get(key, table[op, precision])
+    small = max(inputs, outputs) <= NARROW
+    narrow = ("common", "several") if op == "forward" else ("common", "demanding")
+    if small and demanding in narrow:
+        demanding = "narrow"
+    elif demanding == "general":
+        demanding = "high" if small else "demanding"
+    elif demanding == "several" and precision in ("ieee", "float64"):
+        demanding = "high"
+    elif demanding in ("common", "several"):
+        # From sm_86 on the assembler needs more registers for these than for sm_80.
+        newer = group == "mma" and backend == "cuda" and capability > 80
+        demanding = "demanding" if newer else "common"
+    entry = table.get((op, precision, demanding), table[op, precision])
+    block_b, block_i, block_o, warps, stages, limit = entry
+    # Or the assembler sometimes settles for 128 registers, and spills what does not fit there.
+    registers = {"maxnreg": 255} if backend == "cuda" and demanding != "common" else {}
 
     def fit(block, size):
         return min(block, max(16, triton.next_power_of_2(size)))
@@ -164,30 +296,46 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
         "num_warps": warps,
         "num_stages": stages,
         "INTERPRETED": runtime.interpreting(),
+        **registers,
         **runtime.OPTIONS,
     }, limit
 
 
 def demanding(op, basis, deriv, scaled):
-    """Whether a call needs more registers than the common ones: training's three on a uniform
-    grid, and of the input gradient, which fills the registers, those of SiLU and degree 2 or 3."""
-    if op == "input_grad" and (basis.activation != "silu" or basis.degree not in (2, 3)):
-        return True
-    return not basis.uniform or scaled or deriv != (op == "input_grad")
+    """How many registers a call needs: "common", which are training's three on a uniform grid
+    ("several", if the forward pass has more splines than are unrolled at once), "demanding", on a
+    "general" grid, or "high".
+
+    High are the degrees for which the closed form has many terms, or the sweep over general knots,
+    which carries a tile for each degree, many tiles; and several general splines. The input
+    gradient fills the registers as it is: its common calls are those of SiLU and degree 2 or 3,
+    and on general knots all the others are high.
+    """
+    unusual = scaled or deriv != (op == "input_grad")
+    if op == "input_grad":
+        unusual |= basis.activation != "silu" or basis.degree not in (2, 3)
+    several = op == "forward" and basis.num_splines > 8
+    if basis.uniform:
+        usual = "several" if several else "common"
+        return "high" if basis.degree > 5 else "demanding" if unusual else usual
+    high = basis.degree > 3 or several or (op == "input_grad" and unusual)
+    return "high" if high else "general"
 
 
-def chunks(functions, limit):
+def chunks(functions, limit, *, at_least=2):
     """(CHUNKS, CHUNK, TAIL): CHUNKS loops over CHUNK unrolled functions, then TAIL, none more than
     limit.
 
     Nothing is padded: CHUNKS * CHUNK + TAIL = functions. Limit 0, for a loop with a single
-    product, leaves all of them to the tail.
+    product, leaves all of them to the tail. at_least: so many parts if there are several, 3 where
+    the chunks are a loop: the compiler dissolves one of a single trip, and all is unrolled.
     """
     if limit == 0:
         return 0, 0, functions
     count = -(-functions // limit)
     if count <= 1:
         return 0, 0, functions
+    count = max(count, at_least)
     chunk = -(-functions // count)
     return count - 1, chunk, functions - (count - 1) * chunk
 

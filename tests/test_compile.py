@@ -2,8 +2,9 @@
 hardware has.
 
 One process for each target and operation, because compiling needs Triton's compiler and the other
-tests its interpreter. `python -m bench.codegen --check --wide` does the same over all degrees,
-derivatives, activations and small shapes.
+tests its interpreter. Compiled are training's calls and the worst of each class of entries;
+`python -m bench.codegen --check --wide` does the same over all degrees, derivatives, activations,
+scales, grid sizes and small shapes.
 """
 
 import itertools
@@ -17,6 +18,7 @@ import pytest
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
+from cases import KNOTS, make_basis
 from kanfast.kernels import launch
 
 from bench import aot, codegen, fit
@@ -44,6 +46,7 @@ def test_what_the_table_picks_fits_its_target(target, op):
             "-m",
             "bench.codegen",
             "--check",
+            "--sample",
             "--json",
             "--targets",
             target,
@@ -59,7 +62,7 @@ def test_what_the_table_picks_fits_its_target(target, op):
     assert run.returncode in (0, 1), run.stderr[-2000:]
     kernels = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
     compiled = {(kernel["precision"], kernel["knots"]) for kernel in kernels}
-    cases = fit.cases([target], [op], codegen.PRECISIONS, codegen.KNOTS, wide=False)
+    cases = fit.cases([target], [op], codegen.PRECISIONS, codegen.KNOTS, "sample")
     assert compiled == {case[2:] for case in cases}
     wrong = [
         f"{kernel['name']}: {'; '.join(kernel['problems'])}"
@@ -99,14 +102,49 @@ def test_the_table_has_every_operation_and_precision(group):
         wanted -= set(
             itertools.product(codegen.OPS, {"tf32x3"})
         )  # float32 matrix instructions serve
-    assert {key[:2] for key in launch.TILES[group] if len(key) == 2} == wanted
-    assert {key[2] for key in launch.TILES[group] if len(key) == 3} <= {"demanding"}
+    keys = launch.TILES[group]
+    assert {key for key in keys if len(key) == 2} == wanted
+    for name in ("high", "narrow"):
+        assert {key[:2] for key in keys if key[2:] == (name,)} == wanted
+    assert {key[2] for key in keys if len(key) == 3} == {"demanding", "high", "narrow"}
+
+
+@pytest.mark.parametrize("knots", KNOTS)
+def test_the_sample_has_every_class_of_entries(knots):
+    classes = set()
+    for op, precision in itertools.product(codegen.OPS, codegen.PRECISIONS):
+        for grid_size, degree, n, activation, scale, shape in fit.structures(
+            "sample", precision, knots
+        ):
+            basis, deriv = (
+                make_basis(grid_size, degree, activation, knots),
+                n + (op == "input_grad"),
+            )
+            name = launch.demanding(op, basis, deriv, scale and op != "input_grad")
+            narrow = name == "common" and max(shape[1:]) <= launch.NARROW
+            classes.add((op, "narrow" if narrow else name))
+    classes.discard(("forward", "several"))
+    uniform = {"common", "demanding", "high", "narrow"}
+    every = uniform if knots == "uniform" else {"general", "high"}
+    assert classes == set(itertools.product(codegen.OPS, every))
+
+
+@pytest.mark.parametrize("op", codegen.OPS)
+def test_narrow_layers_have_entries_of_their_own(op):
+    entry = launch.TILES["mma"][op, "tf32", "narrow"]
+    for name in ("common", "demanding")[: 1 if op == "forward" else 2]:
+        tile = launch.tile(op, "tf32", None, 10**6, 16, 16, demanding=name)
+        assert (tile[0]["BLOCK_B"], tile[0]["num_warps"], tile[1]) == (entry[0], *entry[3::2])
+    for wide in ((10**6, 16, 17), (10**6, 17, 16)):
+        other = launch.TILES["mma"][op, "tf32"]
+        tile = launch.tile(op, "tf32", None, *wide, demanding="common")
+        assert (tile[0]["BLOCK_B"], tile[0]["num_warps"], tile[1]) == (other[0], *other[3::2])
 
 
 @pytest.mark.parametrize("size", [1, 16, 17, 1000])
 def test_blocks_are_no_wider_than_the_shape_needs(size):
-    tile, _ = launch.tile("forward", "bfloat16", None, size, size, size, demanding=False)
-    full, _ = launch.tile("forward", "bfloat16", None, 10**6, 10**6, 10**6, demanding=False)
+    tile, _ = launch.tile("forward", "bfloat16", None, size, size, size, demanding="common")
+    full, _ = launch.tile("forward", "bfloat16", None, 10**6, 10**6, 10**6, demanding="common")
     for axis in ("BLOCK_B", "BLOCK_I", "BLOCK_O"):
         assert tile[axis] <= full[axis]
         assert tile[axis] < max(2 * size, 17)
@@ -117,3 +155,13 @@ def test_the_split_of_the_batch_covers_every_row_once():
         parts, part = launch.split_batch(rows, tiles, block)
         assert (parts - 1) * part < rows <= parts * part
         assert part % block == 0
+
+
+@pytest.mark.parametrize(("limit", "at_least"), [(2, 2), (3, 2), (8, 2), (8, 3)])
+def test_the_chunks_hold_every_function_once(limit, at_least):
+    for functions in range(1, 60):
+        count, chunk, tail = launch.chunks(functions, limit, at_least=at_least)
+        assert count * chunk + tail == functions
+        assert 0 < tail <= limit
+        assert chunk <= limit
+        assert count == 0 or count + 1 >= at_least
