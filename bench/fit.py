@@ -40,7 +40,7 @@ def structures(extent, precision, knots):
 
 
 def _all():
-    yield 5, 3, 0, "silu", False, MAIN
+    yield MAIN
     main = MAIN[-1]
     for degree in range(8):
         for deriv in sorted({0, 1, 2, degree}):

@@ -24,7 +24,7 @@ from kanfast.kernels import launch
 from bench import aot, codegen, fit
 
 ROOT = Path(__file__).parents[1]
-TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
+TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx942")
 
 
 @pytest.mark.slow
