@@ -12,6 +12,7 @@ import triton.language as tl
 
 from . import launch, runtime
 from .basis import local as cells
+from .tiles import FROM_3_9
 
 # FROM[class][operation][precision]: the number of splines G + k from which on the local kernel is
 # taken. From there the model of `python -m bench.grids` sees it 1.5 times faster; 32 at least.
@@ -53,6 +54,9 @@ TILES = {
     ("input_grad", "bfloat16"): (256, 8),
     ("input_grad", "bfloat16", "mfma"): (128, 2),
 }
+if FROM_3_9:
+    TILES["input_grad", "float64", "mma"] = (128, 4)
+    TILES["input_grad", "ieee", "tcgen05"] = (128, 4)
 # A block of outputs is as wide as a line of the first-level cache: narrower ones waste its
 # bandwidth, wider ones leave fewer rows to a program, whose rows are what share coefficients.
 LINE = 128

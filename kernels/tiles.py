@@ -230,10 +230,17 @@ TILES = {
 # Triton 3.9 spills where 3.8 does not (TUNING.md).
 FROM_3_9 = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
 if FROM_3_9:
+    TILES["mma"] |= {("forward", "tf32x3", "narrow"): (64, 16, 16, 8, 2, 8)}
     TILES["wgmma"] |= {
+        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
+        ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
+    }
+    TILES["tcgen05"] |= {
+        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
+        ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 0),
     }
 
 # EDGE_TILES[operation, dtype] = (places of a tile, BLOCK_O at most, num_warps, functions unrolled
