@@ -33,7 +33,7 @@ def evaluate(
     if UNIFORM:
         return _uniform(x, i, mask, grid_ptr, G, DEGREE, DERIV)
     else:
-        return _general(x, i, mask, grid_ptr, G, DEGREE, DERIV)
+        return _general(x, i, grid_ptr, G, DEGREE, DERIV)
 
 
 @triton.jit
@@ -90,24 +90,21 @@ def _half(v, POLY: tl.constexpr, SIGN: tl.constexpr, FIRST: tl.constexpr):
 
 
 @triton.jit
-def _general(
-    x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr
-):  # fmt: skip
+def _general(x, i, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr):
     KNOTS: tl.constexpr = G + 2 * DEGREE + 1
     row = grid_ptr + i.to(tl.int64) * KNOTS
     found = tl.zeros(x.shape, tl.int32)  # knots not above x
     for n in tl.static_range(tables.bits(KNOTS)):
         further = found + (1 << (tables.bits(KNOTS) - 1 - n))
-        within = mask & (further <= KNOTS)
-        knot = tl.load(row + tl.minimum(further, KNOTS) - 1, mask=within, other=0.0)
-        found = tl.where(within & (knot <= x), further, found)
+        knot = tl.load(row + tl.minimum(further, KNOTS) - 1)
+        found = tl.where((further <= KNOTS) & (knot <= x), further, found)
     q = found - 1
     inside = (q >= 0) & (q < KNOTS - 1)
     near = tl.minimum(tl.maximum(q, 0), KNOTS - 2)
     left, right = (), ()  # t_{q-n} and t_{q+1+n}: those that do not exist, no living spline needs
     for n in tl.static_range(DEGREE):
-        left = left + (tl.load(row + tl.maximum(near - n, 0), mask=mask, other=0.0),)
-        right = right + (tl.load(row + tl.minimum(near + 1 + n, KNOTS - 1), mask=mask, other=1.0),)
+        left = left + (tl.load(row + tl.maximum(near - n, 0)),)
+        right = right + (tl.load(row + tl.minimum(near + 1 + n, KNOTS - 1)),)
     values = (tl.where(inside, tables.falling(DEGREE, DERIV), 0.0).to(x.dtype),)
     for d in tl.static_range(1, DEGREE + 1):
         values = _raise(values, x, left, right, inside, d, d > DEGREE - DERIV)
