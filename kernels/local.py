@@ -21,20 +21,28 @@ FROM: dict[str, dict[str, dict[str, int]]] = {
     "mma": {
         "forward": {"bfloat16": 176, "tf32": 127, "tf32x3": 44, "ieee": 32, "float64": 46},
         "input_grad": {"bfloat16": 181, "tf32": 171, "tf32x3": 60, "ieee": 32, "float64": 65},
+        "weight_grad": {"bfloat16": 181, "tf32": 171, "tf32x3": 60, "ieee": 32, "float64": 65},
     },
     "wgmma": {
         "forward": {"bfloat16": 320, "tf32": 252, "tf32x3": 71, "ieee": 32, "float64": 86},
         "input_grad": {"bfloat16": 406, "tf32": 378, "tf32x3": 89, "ieee": 32, "float64": 87},
+        "weight_grad": {"bfloat16": 406, "tf32": 378, "tf32x3": 89, "ieee": 32, "float64": 87},
     },
     "tcgen05": {
         "forward": {"bfloat16": 331, "tf32": 281, "tf32x3": 141, "ieee": 32, "float64": 45},
         "input_grad": {"bfloat16": 213, "tf32": 158, "tf32x3": 62, "ieee": 32, "float64": 57},
+        "weight_grad": {"bfloat16": 213, "tf32": 158, "tf32x3": 62, "ieee": 32, "float64": 57},
     },
     "mfma": {
         "forward": {"bfloat16": 126, "tf32": 209, "ieee": 60, "float64": 110},
         "input_grad": {"bfloat16": 196, "tf32": 198, "ieee": 65, "float64": 124},
+        "weight_grad": {"bfloat16": 196, "tf32": 198, "ieee": 65, "float64": 124},
     },
 }
+
+# Values (row, input, output) below which the dense weight gradient, one or two launches, is over
+# before the ten of the local one are under way. An estimate: 4 us a launch.
+SMALL = 2**23
 
 _forced: bool | None = None
 
@@ -57,6 +65,15 @@ TILES = {
 if FROM_3_9:
     TILES["input_grad", "float64", "mma"] = (128, 4)
     TILES["input_grad", "ieee", "tcgen05"] = (128, 4)
+# WEIGHT_TILES[precision] = (BLOCK_B, BLOCK_J, BLOCK_O, num_warps, num_stages). BLOCK_J is at least
+# k + 3: of the rows (BLOCK_J + k + 2) / BLOCK_J are read.
+WEIGHT_TILES = {
+    "float64": (16, 16, 128, 4, 3),
+    "ieee": (32, 16, 256, 4, 3),
+    "tf32": (32, 32, 128, 4, 3),
+    "tf32x3": (32, 32, 128, 4, 3),
+    "bfloat16": (32, 32, 128, 4, 3),
+}
 # A block of outputs is as wide as a line of the first-level cache: narrower ones waste its
 # bandwidth, wider ones leave fewer rows to a program, whose rows are what share coefficients.
 LINE = 128
@@ -129,6 +146,15 @@ def pays(op, basis, deriv, precision, device):
     return basis.num_splines >= table.get(precision, basis.num_splines + 1)
 
 
+def pays_to_sort(basis, precision, x, outputs):
+    """The same of the weight gradient, for x [B, I]."""
+    if not len(x) or len(x) >= 2**31:
+        return False
+    if _forced is None and x.numel() * outputs < SMALL:
+        return False
+    return pays("weight_grad", basis, 0, precision, x.device)
+
+
 @contextlib.contextmanager
 def forced(choice):
     """For tests and the profiler: local kernels, or with False dense ones, whatever the table
@@ -152,6 +178,21 @@ def tile(op, basis, precision, device, rows, outputs):
         "BLOCK_O": min(LINE // operand.itemsize, max(16, triton.next_power_of_2(outputs))),
         "num_warps": max(1, min(warps, block_b // 32)),
         "num_stages": 1,
+        **runtime.OPTIONS,
+    }
+
+
+def weight_tile(precision, rows, outputs):
+    """The same of the weight gradient."""
+    key = {8: "float64", 4: precision, 2: "bfloat16"}[runtime.COMPUTE_DTYPES[precision].itemsize]
+    block_b, block_j, block_o, warps, stages = WEIGHT_TILES[key]
+    return {
+        "BLOCK_B": min(block_b, max(16, triton.next_power_of_2(rows))),
+        "BLOCK_J": block_j,
+        "BLOCK_O": min(block_o, max(16, triton.next_power_of_2(outputs))),
+        "num_warps": warps,
+        "num_stages": stages,
+        "INTERPRETED": runtime.interpreting(),
         **runtime.OPTIONS,
     }
 

@@ -5,9 +5,8 @@ import triton
 import triton.language as tl
 
 from . import basis as functions
-from . import edges, launch, runtime
+from . import edges, launch, runtime, sums
 from .extremes import extreme_rows
-from .weight_grad import reduce_kernel
 
 
 @triton.jit
@@ -232,20 +231,14 @@ def _coefficients(tensors, first, strides, dc, rows, basis, flags):
     chunks, chunk, tail = launch.chunks(basis.num_splines + residual, limit)
     tiles = inputs * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
-    partial = dc
-    if split > 1:
-        partial = torch.empty(split, *dc.shape, dtype=dc.dtype, device=dc.device)
+    with sums.over(dc, split, dc.dtype) as partial:
 
-    def run(programs, begin, count, residual):
-        coefficient_kernel[(tiles, programs, split)](
-            *tensors, first, partial, rows, inputs, outputs, functions_, part, begin, *strides,
-            COUNT=count, RESIDUAL=residual, **flags, **structure, **tile,
-        )  # fmt: skip
+        def run(programs, begin, count, residual):
+            coefficient_kernel[(tiles, programs, split)](
+                *tensors, first, partial, rows, inputs, outputs, functions_, part, begin, *strides,
+                COUNT=count, RESIDUAL=residual, **flags, **structure, **tile,
+            )  # fmt: skip
 
-    if chunks:
-        run(chunks, 0, chunk, False)
-    run(1, chunks * chunk, tail - residual, residual)
-    if split > 1:
-        reduce_kernel[(triton.cdiv(dc.numel(), 1024),)](
-            partial, dc, dc.numel(), split, BLOCK=1024, **runtime.OPTIONS
-        )
+        if chunks:
+            run(chunks, 0, chunk, False)
+        run(1, chunks * chunk, tail - residual, residual)

@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from . import basis, launch, runtime
+from . import basis, launch, local, runtime, sums
+from .local_weight_grad import local_weight_grad
 
 
 @triton.jit
@@ -118,23 +119,6 @@ def weight_grad_kernel(
         tl.store(out + tl.cast(j, tl.int64) * I * O, acc.to(out_ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
-def reduce_kernel(
-    partial_ptr,  # [SPLIT, N]
-    out_ptr,  # [N]
-    N,
-    SPLIT,
-    BLOCK: tl.constexpr,
-):
-    """out[n] = sum of partial[s, n] for s = 0, 1, ...: always in this order."""
-    n = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    mask = n < N
-    acc = tl.load(partial_ptr + n, mask=mask, other=0.0)
-    for s in range(1, SPLIT):
-        acc += tl.load(partial_ptr + tl.cast(s, tl.int64) * N + n, mask=mask, other=0.0)
-    tl.store(out_ptr + n, acc.to(out_ptr.dtype.element_ty), mask=mask)
-
-
 def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     """[J, I, O] from g [B, O], x [B, I], input scale s [B, I] or None, grid [I, M].
 
@@ -142,43 +126,44 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     order.
     """
     (rows, inputs), outputs = x.shape, g.shape[1]
-    full = torch.empty(
-        basis.num_functions,
-        inputs,
-        outputs,
-        dtype=runtime.storage_dtype(out_dtype),
-        device=x.device,
-    )
-    out = full
-    if (
-        deriv > basis.degree
-    ):  # the splines' derivatives vanish: only the residual's gradient is left
-        full[: basis.num_splines] = 0
-        out = full[basis.num_splines :]
-    if out.numel() == 0:
-        return full.to(out_dtype)
+    dtype, splines = runtime.storage_dtype(out_dtype), basis.num_splines
+    out = torch.empty(basis.num_functions, inputs, outputs, dtype=dtype, device=x.device)
     precision = runtime.supported_precision(precision, x.device)
+    call = {"basis": basis, "deriv": deriv, "precision": precision}
+    if out.numel() == 0:
+        return out.to(out_dtype)
+    if deriv > basis.degree:  # the splines' derivatives vanish
+        out[:splines] = 0
+        _dense(g, x, s, grid, out[splines:], 0, **call)
+    elif local.pays_to_sort(basis, precision, x, outputs):
+        local_weight_grad(g, x, s, grid, out[:splines], **call)
+        _dense(g, x, s, grid, out[splines:], 0, **call)
+    else:
+        _dense(g, x, s, grid, out, splines, **call)
+    return out.to(out_dtype)
+
+
+def _dense(g, x, s, grid, out, splines, *, basis, deriv, precision):
+    """Writes out [functions, I, O]: splines, or none of them, and the residual function."""
+    if out.numel() == 0:
+        return
+    (rows, inputs), outputs = x.shape, g.shape[1]
     demanding = launch.demanding("weight_grad", basis, deriv, s is not None)
     tile, limit = launch.tile(
         "weight_grad", precision, x.device, rows, inputs, outputs, demanding=demanding
     )
     shape = launch.structure(basis, deriv)
     residual = basis.activation != "none"
-    chunks, chunk, tail = launch.chunks(launch.splines(basis, deriv) + residual, limit)
+    chunks, chunk, tail = launch.chunks(splines + residual, limit)
     tiles = triton.cdiv(inputs, tile["BLOCK_I"]) * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
-    partial = out
-    if split > 1:
-        partial = torch.empty(
-            split, *out.shape, dtype=runtime.basis_dtype(precision), device=x.device
-        )
     scale = x if s is None else s
-    with runtime.on_device(x):
+    with runtime.on_device(x), sums.over(out, split, runtime.basis_dtype(precision)) as partial:
         knots = launch.knots(grid, basis, precision)
 
         def run(programs, begin, count, activation):
             weight_grad_kernel[(tiles, programs, split)](
-                g, x, scale, knots, partial, rows, inputs, outputs, out.shape[0], part, begin,
+                g, x, scale, knots, partial, rows, inputs, outputs, len(out), part, begin,
                 *g.stride(), *x.stride(), *scale.stride(),
                 HAS_SCALE=s is not None, PRECISION=precision, COUNT=count,
                 **{**shape, "ACTIVATION": activation}, **tile,
@@ -187,8 +172,3 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
         if chunks:
             run(chunks, 0, chunk, "none")
         run(1, chunks * chunk, tail - residual, basis.activation)
-        if split > 1:
-            reduce_kernel[(triton.cdiv(out.numel(), 1024),)](
-                partial, out, out.numel(), split, BLOCK=1024, **runtime.OPTIONS
-            )
-    return full.to(out_dtype)

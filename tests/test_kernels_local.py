@@ -9,15 +9,16 @@ from cases import ACTIVATIONS, DEVICE, KNOTS, ORDERS, PRECISIONS, SHAPES, make_b
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from kanfast.kernels import launch, local
+from kanfast.kernels import bins, launch, local
 from test_kernels import assert_accurate, calls, check
 
 from kanfast import kernels
 
 pytestmark = pytest.mark.usefixtures("poisoned", "forced")
 
-OPS = ("forward", "input_grad")
-DISTINCT = ("float64", "ieee", "bfloat16", "float16")  # tf32 and tf32x3 are "ieee"
+OPS = ("forward", "input_grad", "weight_grad")
+GATHERING = OPS[:2]  # to which tf32 and tf32x3 are "ieee"
+DISTINCT = ("float64", "ieee", "bfloat16", "float16")
 
 
 @pytest.fixture
@@ -28,12 +29,12 @@ def forced():
 
 
 def in_turn(n):
-    """Both operations, or one where each takes a second to compile."""
-    return OPS if kernels.interpreting() else (OPS[n % 2],)
+    """All operations, or one where each takes a second to compile."""
+    return OPS if kernels.interpreting() else (OPS[n % 3],)
 
 
 @pytest.mark.parametrize("knots", KNOTS)
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", GATHERING)
 def test_the_choice_is_the_local_kernel_s_from_the_table_s_size_on(op, knots, monkeypatch):
     packed = []
     pack = local.pack
@@ -47,6 +48,23 @@ def test_the_choice_is_the_local_kernel_s_from_the_table_s_size_on(op, knots, mo
         check(op, (20, 3, 5), make_basis(7, knots=knots), "ieee", 4)
         check(op, (20, 3, 5), make_basis(7, knots=knots), "float64", 0)
     assert len(packed) == 1, "nothing of the 4th derivative, nothing the table does not name"
+
+
+def test_the_weight_gradient_is_local_from_the_table_s_size_and_some_work_on(monkeypatch):
+    ordered = []
+    sort = bins.sort
+    monkeypatch.setattr(bins, "sort", lambda *a: ordered.append(a) or sort(*a))
+    group = launch.target_class(torch.device(DEVICE))
+    monkeypatch.setitem(local.FROM, group, {"weight_grad": {"ieee": 10}})
+    with local.forced(None):
+        check("weight_grad", (20, 3, 5), make_basis(7), "ieee", 0)
+        monkeypatch.setattr(local, "SMALL", 20 * 3 * 5)
+        check("weight_grad", (20, 3, 5), make_basis(6), "ieee", 0)
+        check("weight_grad", (20, 3, 4), make_basis(7), "ieee", 0)
+        check("weight_grad", (20, 3, 5), make_basis(7), "ieee", 4)
+        assert not ordered, "too little work, too few functions, none that live"
+        check("weight_grad", (20, 3, 5), make_basis(7), "ieee", 0)
+    assert len(ordered) == 1
 
 
 def test_the_table_knows_every_class_operation_and_precision():
@@ -66,8 +84,15 @@ def test_every_precision_and_derivative_on_ragged_shapes(precision, knots, deriv
         check(op, (37, 19, 21), make_basis(knots=knots), precision, deriv, scale=deriv == 1)
 
 
+@pytest.mark.parametrize("deriv", [0, 1])
+@pytest.mark.parametrize("knots", KNOTS)
 @pytest.mark.parametrize("precision", ["tf32", "tf32x3"])
-@pytest.mark.parametrize("op", OPS)
+def test_the_weight_gradient_in_tf32(precision, knots, deriv):
+    check("weight_grad", (67, 5, 37), make_basis(40, knots=knots), precision, deriv)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "tf32x3"])
+@pytest.mark.parametrize("op", GATHERING)
 def test_tf32_is_plain_float32(op, precision):
     basis = make_basis()
     case = make_case((37, 9, 21), basis, "ieee")
@@ -194,6 +219,7 @@ def test_nan_stays_in_its_row(precision, knots, activation):
     case[0][7, 2] = torch.nan
     y = calls("forward", kernels, case, basis, 0, precision)
     dx = calls("input_grad", kernels, case, basis, 0, precision)
+    dc = calls("weight_grad", kernels, case, basis, 0, precision)
     rows = torch.arange(20) != 7
     assert y[7].isnan().all()
     assert torch.equal(y[rows], clean["forward"][rows])
@@ -201,6 +227,9 @@ def test_nan_stays_in_its_row(precision, knots, activation):
     others = torch.ones_like(dx, dtype=torch.bool)
     others[7, 2] = False
     assert torch.equal(dx[others], clean["input_grad"][others])
+    columns = torch.arange(5) != 2
+    assert torch.equal(dc[:, columns], clean["weight_grad"][:, columns])
+    assert dc[:, 2].isnan().any()
 
 
 @pytest.mark.parametrize("op", OPS)
@@ -238,8 +267,66 @@ def test_results_are_reproducible(op, knots):
     assert torch.equal(first, calls(op, kernels, case, basis, 1, "ieee"))
 
 
+@pytest.mark.parametrize("where", ["one cell", "two blocks", "one value", "outside"])
+@pytest.mark.parametrize("knots", KNOTS)
+def test_rows_that_crowd(knots, where, monkeypatch):
+    """In the bins of one block of functions, in those of two, or in the one that nobody reads."""
+    monkeypatch.setattr(bins, "ROWS", 64)
+    basis = make_basis(60, knots=knots)
+    x, c, s, g, grid = make_case((150, 2, 5), basis, "float64", scale=True)
+    begin, end = {
+        "one cell": (40, 41), "two blocks": (16, 20), "one value": (40, 40), "outside": (0, 0),
+    }[where]  # fmt: skip
+    low, high = grid[:, begin], grid[:, end]
+    x = low + (x + 2) / 4 * (high - low)
+    if where == "outside":
+        x = torch.where(torch.arange(150, device=DEVICE)[:, None] % 2 == 0, low - 1, -low + 5)
+    case = (x, c, s, g, grid)
+    got = calls("weight_grad", kernels, case, basis, 0, "float64")
+    expected = calls("weight_grad", oracle, case, basis, 0, "float64")
+    torch.testing.assert_close(got.cpu(), expected, rtol=1e-12, atol=1e-12)
+    if where == "outside":
+        assert torch.count_nonzero(got[:-1]) == 0
+
+
+@pytest.mark.parametrize("splits", [1, 3])
+def test_many_blocks_of_rows_and_parts_of_a_bin(splits, monkeypatch):
+    monkeypatch.setattr(bins, "ROWS", 64)
+    monkeypatch.setattr(launch, "split_batch", lambda rows, tiles, block: (splits, rows))
+    basis = make_basis(70)
+    check("weight_grad", (500, 2, 5), basis, "ieee", 0)
+    check("weight_grad", (1, 2, 5), basis, "ieee", 0)
+
+
+@pytest.mark.parametrize("block_j", [16, 32])
+@pytest.mark.parametrize("degree", [0, 3, 7])
+@pytest.mark.parametrize("knots", KNOTS)
+def test_rows_are_ordered_by_bins_and_in_each_as_they_were(knots, degree, block_j, monkeypatch):
+    monkeypatch.setattr(bins, "ROWS", 32)
+    basis = make_basis(50, degree, "none", knots)
+    x, _, _, _, grid = make_case((100, 3, 1), basis, "float64")
+    x[4, 1], x[5, 1], x[6, 1] = torch.nan, torch.inf, -torch.inf
+    order = bins.sort(x.t().contiguous(), grid, basis, torch.float64, block_j)
+    blocks = bins.number_of(basis, block_j)
+    assert order.ends.shape == (3, 2 * blocks + 3)
+    for i in range(3):
+        rows, ends = order.rows[i].cpu(), order.ends[i].tolist()
+        assert sorted(rows.tolist()) == list(range(100))
+        torch.testing.assert_close(order.x[i], x[order.rows[i].long(), i], equal_nan=True)
+        assert (ends[0], ends[-1]) == (0, 100)
+        for begin, end in zip(ends, ends[1:], strict=False):
+            assert rows[begin:end].tolist() == sorted(rows[begin:end].tolist())
+        values = oracle.basis_values(x[:, i : i + 1], grid[i : i + 1].cpu(), basis, 0)[:, 0] != 0
+        for block in range(blocks):
+            seen = set(rows[ends[2 * block] : ends[2 * block + 3]].tolist())
+            living = values[:, block * block_j : (block + 1) * block_j].any(1).nonzero().flatten()
+            assert set(living.tolist()) <= seen
+        nowhere = set(rows[ends[-2] :].tolist())
+        assert i != 1 or (4 not in nowhere and {5, 6} <= nowhere)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("op", OPS)
+@pytest.mark.parametrize("op", GATHERING)
 def test_coefficients_beyond_the_reach_of_32_bits(op):
     """Functions above 2^31 elements apart. The memory between them is reserved, never touched."""
     basis = make_basis(1, 0, "silu")
