@@ -22,11 +22,14 @@ MAIN = 5, 3, 0, "silu", False, (65536, 512, 512)
 STEEP = 5, 7, 2, "silu", True, (65536, 512, 512)  # what needs the most registers, on any knots
 FINE = 13, 3, 2, "gelu", True, (65536, 512, 512)  # the same of cubic splines
 GRID = 13, 5, 0, "gelu", False, (65536, 512, 512)  # more splines than are unrolled at once
+LAST = 5, 3, 3, "silu", True, (65536, 512, 512)  # the last derivative that lives
+ODD = 5, 3, 0, "silu", True, (100, 40, 500)  # sizes that no power of two divides
 NARROW = 5, 3, 0, "silu", False, (10**6, 10, 10)
 SAMPLE = {
-    "bfloat16": (STEEP, NARROW), "float16": (FINE,), "tf32": (FINE, GRID),
-    "tf32x3": (STEEP, NARROW), "ieee": (FINE, GRID), "float64": (STEEP, NARROW, GRID),
+    "bfloat16": (STEEP, NARROW, LAST), "float16": (FINE,), "tf32": (FINE, GRID, LAST),
+    "tf32x3": (STEEP, NARROW, ODD), "ieee": (FINE, GRID, ODD), "float64": (STEEP, NARROW, GRID),
 }  # fmt: skip
+GENERAL = {"bfloat16": (STEEP, ODD), "tf32": (STEEP, ODD)}
 
 
 def structures(extent, precision, knots):
@@ -36,7 +39,10 @@ def structures(extent, precision, knots):
     else:
         yield MAIN
     if extent == "sample":
-        yield from (SAMPLE[precision] if knots == "uniform" else (STEEP,))
+        if knots == "uniform":
+            yield from SAMPLE[precision]
+        else:
+            yield from GENERAL.get(precision, (STEEP,))
 
 
 def _all():

@@ -14,6 +14,7 @@ A model of counted instructions, not a measurement. About the gathers it suppose
 of coefficients come from the first-level cache at 128 bytes a cycle, but for the first touch of
 each row of a slab by the program, which comes from L2; values of x are spread evenly over the
 cells; and nothing waits. What slabs exceed of half of the SM's cache is read from L2 every time.
+Of the weight gradient, that every row of g that a program looks at comes from L2.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from kanfast.basis import Basis
 
 from . import aot, codegen, sass
 
-OPS = ("forward", "input_grad")
+OPS = ("forward", "input_grad", "weight_grad")
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 ROWS, INPUTS, OUTPUTS = 65536, 512, 512
+AXES = {"forward": "BO", "input_grad": "BO", "weight_grad": "BJO"}
 # How much faster the model has to see the local kernel before the table takes it.
 MARGIN = 1.5
 # Bytes of first-level cache and shared memory of an SM: CUDA programming guide, "Technical
@@ -105,27 +107,68 @@ def profile(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
     return need
 
 
+def profile_weights(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
+    """The same of the local weight gradient, whose loop runs over the rows of a program's bins."""
+    kernel, a = launch.kernel, launch.arguments
+    code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
+    blocks = -(-a["J"] // a["BLOCK_J"])
+    rows = a["B"] * (1 + (a["DEGREE"] + 2) / a["BLOCK_J"]) / blocks / launch.programs[2]
+    trips = rows / a["BLOCK_B"] + 1 / 2  # and half a tile is empty at the end of a bin
+    first, end = max(code.loops, key=lambda span: span[1] - span[0])
+    need: Counter[str] = Counter()
+    for often, body in (
+        (trips, code.instructions[first:end]),
+        (1, code.instructions[:first] + code.instructions[end:]),
+    ):
+        for pipe, amount in sass.cycles(body, kernel.warps, kernel.target).items():
+            need[pipe] += often * amount
+    rate, repeats = codegen.rate_of(a["PRECISION"], kernel.target)
+    need["tensor"] = trips * a["BLOCK_B"] * a["BLOCK_J"] * a["BLOCK_O"] * repeats / rate
+    read = a["BLOCK_B"] * (a["BLOCK_O"] * a["g_ptr"].element_size() + a["x_ptr"].element_size() + 4)
+    written = a["BLOCK_J"] * a["BLOCK_O"] * a["out_ptr"].element_size()
+    need["l2"] = (trips * read + written) / sass.RATES[kernel.target]["l2"]
+    share = codegen.moved(launch) / math.prod(launch.programs)
+    need["memory"] = share / sass.RATES[kernel.target]["memory"]
+    return need
+
+
+def profile_once(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
+    """The same of a kernel without a loop."""
+    kernel = launch.kernel
+    code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
+    need = sass.cycles(code.instructions, kernel.warps, kernel.target)
+    share = codegen.moved(launch) / math.prod(launch.programs)
+    need["memory"] = share / sass.RATES[kernel.target]["memory"]
+    return need
+
+
 def cost(op, done, shape=(ROWS, INPUTS, OUTPUTS)):  # type: ignore[no-untyped-def]
     """(cycles of an SM for 1024 values, what bounds the main kernel, the main launch)."""
     total, bound, main = 0.0, "", None
+    # x and, of the input gradient, the result are transposed: read and written once more.
+    transposed = {"forward": 1, "input_grad": 2, "weight_grad": 1}[op]
     for launch in done:
         programs, name = math.prod(launch.programs), launch.kernel.name
-        if name == f"{op}_kernel":
-            need = codegen.profile(op, launch)[0]
+        rates = sass.RATES[launch.kernel.target]
+        if name in ("count_kernel", "order_kernel"):
+            total += programs * max(profile_once(launch).values())
+            continue
+        if name not in (f"{op}_kernel", f"local_{op}_kernel"):
+            total += codegen.moved(launch) / rates["memory"]
+            continue
+        if name == "local_weight_grad_kernel":
+            need = profile_weights(launch)
         elif name == f"local_{op}_kernel":
             need = profile(launch)
-            # x and, of the input gradient, the result are transposed: read and written once more.
-            extra = 2 * (2 if op == "input_grad" else 1) * shape[0] * shape[1]
-            total += (
-                extra * launch.arguments["x_ptr"].element_size()
-                / sass.RATES[launch.kernel.target]["memory"]
-            )  # fmt: skip
         else:
-            total += codegen.moved(launch) / sass.RATES[launch.kernel.target]["memory"]
-            continue
-        main = launch
-        bound = max(codegen.RESOURCES, key=lambda resource: need[resource])
-        total += programs * need[bound]
+            need = codegen.profile(op, launch)[0]
+        slowest = max(codegen.RESOURCES, key=lambda resource: need[resource])
+        total += programs * need[slowest]
+        if name.startswith("local"):
+            moved = 2 * transposed * shape[0] * shape[1] * launch.arguments["x_ptr"].element_size()
+            total += moved / rates["memory"]
+        if main is None or name.startswith("local"):
+            main, bound = launch, slowest
     return 1024 * total / math.prod(shape), bound, main
 
 
@@ -136,7 +179,7 @@ def row_of(target, op, precision, knots, grid_size):  # type: ignore[no-untyped-
     ours, bound, main = cost(op, launches(target, op, precision, basis, forced=True))
     return {
         "target": target, "op": op, "precision": precision, "knots": knots, "grid_size": grid_size,
-        "tile": f"{main.arguments['BLOCK_B']}x{main.arguments['BLOCK_O']}",
+        "tile": "x".join(str(main.arguments[f"BLOCK_{axis}"]) for axis in AXES[op]),
         "registers": main.kernel.registers, "spills": main.kernel.spills,
         "dense": round(dense, 1), "dense_bound": dense_bound,
         "local": round(ours, 1), "local_bound": bound, "ratio": round(dense / ours, 2),
@@ -155,7 +198,7 @@ def check(cases, as_json):  # type: ignore[no-untyped-def]
                 continue
             found = [f"spills {kernel.spills} bytes a thread"] * (kernel.spills > 0)
             found += [kernel.overflow] * bool(kernel.overflow)
-            found += ["no 128-bit loads of the coefficients"] * (not kernel.wide_loads)
+            found += ["no 128-bit loads"] * (not kernel.wide_loads)
             bad += bool(found)
             name = f"{target} {op} {precision} {knots} G={size}"
             if as_json:

@@ -132,6 +132,8 @@ def _innermost(code: list[tuple[str, str]], spans: list[tuple[int, int]]) -> lis
 
 def _width(opcode: str) -> int:
     """Bytes a lane moves."""
+    if opcode.startswith(("LDSM", "STSM")):  # one, two or four matrices
+        return 4 * int(opcode[-1]) if opcode.endswith((".2", ".4")) else 4
     for bits in (128, 64):
         if f".{bits}" in opcode or opcode.endswith(f"x{bits // 32}"):
             return bits // 8
@@ -171,8 +173,7 @@ def cycles(instructions: list[tuple[str, str]], warps: int, target: str) -> Coun
         elif base in _MUFU:
             need["mufu"] += lanes / rate["mufu"]
         elif base in _SHARED:
-            width = 4 * int(op[-1]) if base == "LDSM" and op[-1].isdigit() else _width(op)
-            need["lsu"] += lanes * width / SHARED_BYTES
+            need["lsu"] += lanes * _width(op) / SHARED_BYTES
         elif base not in _CONTROL and not base.startswith("U"):
             need["alu"] += lanes / rate["alu"]
     return need

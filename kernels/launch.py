@@ -75,9 +75,10 @@ def demanding(op, basis, deriv, scaled):
     "general" grid, or "high".
 
     High are the degrees for which the closed form has many terms, or the sweep over general knots,
-    which carries a tile for each degree, many tiles; and several general splines. The input
-    gradient fills the registers as it is: its common calls are those of SiLU and degree 2 or 3,
-    and on general knots all the others are high.
+    which carries a tile for each degree, many tiles; the forward pass of the last derivative, whose
+    closed form is differences; and several general splines. The input gradient fills the registers
+    as it is: its common calls are those of SiLU and degree 2 or 3. On general knots all but the
+    common calls are high, except of the weight gradient.
     """
     unusual = scaled or deriv != (op == "input_grad")
     if op == "input_grad":
@@ -85,8 +86,9 @@ def demanding(op, basis, deriv, scaled):
     several = op == "forward" and basis.num_splines > 8
     if basis.uniform:
         usual = "several" if several else "common"
-        return "high" if basis.degree > 5 else "demanding" if unusual else usual
-    high = basis.degree > 3 or several or (op == "input_grad" and unusual)
+        high = basis.degree > 5 or (op == "forward" and deriv == basis.degree)
+        return "high" if high else "demanding" if unusual else usual
+    high = basis.degree > 3 or several or (op != "weight_grad" and unusual)
     return "high" if high else "general"
 
 

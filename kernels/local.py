@@ -65,14 +65,16 @@ TILES = {
 if FROM_3_9:
     TILES["input_grad", "float64", "mma"] = (128, 4)
     TILES["input_grad", "ieee", "tcgen05"] = (128, 4)
-# WEIGHT_TILES[precision] = (BLOCK_B, BLOCK_J, BLOCK_O, num_warps, num_stages). BLOCK_J is at least
-# k + 3: of the rows (BLOCK_J + k + 2) / BLOCK_J are read.
+# WEIGHT_TILES[precision] = (BLOCK_B, BLOCK_J, BLOCK_O, num_warps, num_stages), with the class where
+# it differs. BLOCK_J is at least k + 3: the rows are read (BLOCK_J + k + 2) / BLOCK_J times.
 WEIGHT_TILES = {
-    "float64": (16, 16, 128, 4, 3),
+    "float64": (16, 16, 64, 4, 3),
     "ieee": (32, 16, 256, 4, 3),
-    "tf32": (32, 32, 128, 4, 3),
-    "tf32x3": (32, 32, 128, 4, 3),
+    "tf32": (16, 32, 128, 4, 3),
+    "tf32x3": (16, 32, 128, 4, 3),
+    ("tf32", "mfma"): (32, 32, 256, 8, 3),
     "bfloat16": (32, 32, 128, 4, 3),
+    ("bfloat16", "mfma"): (32, 16, 256, 4, 3),
 }
 # A block of outputs is as wide as a line of the first-level cache: narrower ones waste its
 # bandwidth, wider ones leave fewer rows to a program, whose rows are what share coefficients.
@@ -182,10 +184,11 @@ def tile(op, basis, precision, device, rows, outputs):
     }
 
 
-def weight_tile(precision, rows, outputs):
+def weight_tile(precision, device, rows, outputs):
     """The same of the weight gradient."""
     key = {8: "float64", 4: precision, 2: "bfloat16"}[runtime.COMPUTE_DTYPES[precision].itemsize]
-    block_b, block_j, block_o, warps, stages = WEIGHT_TILES[key]
+    entry = WEIGHT_TILES.get((key, launch.target_class(device)), WEIGHT_TILES[key])
+    block_b, block_j, block_o, warps, stages = entry
     return {
         "BLOCK_B": min(block_b, max(16, triton.next_power_of_2(rows))),
         "BLOCK_J": block_j,

@@ -1,7 +1,6 @@
 """W_n with local support: dc[j, i, o] = sum_b g[b, o] s[b, i] f_j^(n)(x[b, i]), for a block of
 functions over the rows alone that are near them (`bins.py`)."""
 
-import torch
 import triton
 import triton.language as tl
 
@@ -86,7 +85,7 @@ def local_weight_grad_kernel(
 def local_weight_grad(g, x, s, grid, out, *, basis, deriv, precision):
     """Writes the splines' gradient, out [J, I, O]; the arguments are those of `weight_grad`."""
     (rows, inputs), (functions, _, outputs) = x.shape, out.shape
-    tile = local.weight_tile(precision, rows, outputs)
+    tile = local.weight_tile(precision, x.device, rows, outputs)
     block_j, block_b = tile["BLOCK_J"], tile["BLOCK_B"]
     blocks = bins.number_of(basis, block_j)
     tiles = inputs * blocks * triton.cdiv(outputs, tile["BLOCK_O"])

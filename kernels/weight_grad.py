@@ -125,9 +125,8 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     Bit-for-bit reproducible: the batch is split by the shapes alone and the parts are added in
     order.
     """
-    (rows, inputs), outputs = x.shape, g.shape[1]
-    dtype, splines = runtime.storage_dtype(out_dtype), basis.num_splines
-    out = torch.empty(basis.num_functions, inputs, outputs, dtype=dtype, device=x.device)
+    shape, splines = (basis.num_functions, x.shape[1], g.shape[1]), basis.num_splines
+    out = torch.empty(shape, dtype=runtime.storage_dtype(out_dtype), device=x.device)
     precision = runtime.supported_precision(precision, x.device)
     call = {"basis": basis, "deriv": deriv, "precision": precision}
     if out.numel() == 0:
@@ -135,7 +134,7 @@ def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
     if deriv > basis.degree:  # the splines' derivatives vanish
         out[:splines] = 0
         _dense(g, x, s, grid, out[splines:], 0, **call)
-    elif local.pays_to_sort(basis, precision, x, outputs):
+    elif local.pays_to_sort(basis, precision, x, g.shape[1]):
         local_weight_grad(g, x, s, grid, out[:splines], **call)
         _dense(g, x, s, grid, out[splines:], 0, **call)
     else:

@@ -1,6 +1,8 @@
 """The kernels with local support against scipy's B-splines in float64, as test_kernels.py does it
 for the dense ones."""
 
+import itertools
+
 import numpy as np
 import oracle
 import pytest
@@ -314,7 +316,7 @@ def test_rows_are_ordered_by_bins_and_in_each_as_they_were(knots, degree, block_
         assert sorted(rows.tolist()) == list(range(100))
         torch.testing.assert_close(order.x[i], x[order.rows[i].long(), i], equal_nan=True)
         assert (ends[0], ends[-1]) == (0, 100)
-        for begin, end in zip(ends, ends[1:], strict=False):
+        for begin, end in itertools.pairwise(ends):
             assert rows[begin:end].tolist() == sorted(rows[begin:end].tolist())
         values = oracle.basis_values(x[:, i : i + 1], grid[i : i + 1].cpu(), basis, 0)[:, 0] != 0
         for block in range(blocks):
