@@ -56,13 +56,15 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def launches(target, op, precision, basis, *, forced, shape=(ROWS, INPUTS, OUTPUTS)):  # type: ignore[no-untyped-def]
+def launches(  # type: ignore[no-untyped-def]
+    target, op, precision, basis, *, forced, deriv=0, scale=False, shape=(ROWS, INPUTS, OUTPUTS)
+):
     """The launches of one call with local kernels, or with dense ones."""
     rows, inputs, outputs = shape
     with local.forced(forced):
         return codegen.launches(
-            target, op, precision, basis, int(op == "input_grad"),
-            rows=rows, inputs=inputs, outputs=outputs,
+            target, op, precision, basis, deriv + (op == "input_grad"),
+            rows=rows, inputs=inputs, outputs=outputs, scale=scale,
         )  # fmt: skip
 
 
@@ -187,24 +189,36 @@ def row_of(target, op, precision, knots, grid_size):  # type: ignore[no-untyped-
     }  # fmt: skip
 
 
+def structures(op):  # type: ignore[no-untyped-def]
+    """(degree, derivative, scale, shape) to check; the weight gradient's worst is far from the
+    main."""
+    yield 3, 0, False, (ROWS, INPUTS, OUTPUTS)
+    if op == "weight_grad":
+        yield 7, 2, True, (100, 40, 500)
+
+
 def check(cases, as_json):  # type: ignore[no-untyped-def]
     """Lists the local kernels that spill, do not fit, or miss 128-bit loads: 1 if there are any."""
     bad = 0
     for target, op, precision, knots, size in cases:
-        basis = Basis(size, 3, "silu", knots == "uniform")
-        for launch in launches(target, op, precision, basis, forced=True):
-            kernel = launch.kernel
-            if kernel.name != f"local_{op}_kernel":
-                continue
-            found = [f"spills {kernel.spills} bytes a thread"] * (kernel.spills > 0)
-            found += [kernel.overflow] * bool(kernel.overflow)
-            found += ["no 128-bit loads"] * (not kernel.wide_loads)
-            bad += bool(found)
-            name = f"{target} {op} {precision} {knots} G={size}"
-            if as_json:
-                print(json.dumps({"name": name, "problems": found}), flush=True)
-            elif found:
-                print(f"{name}: {'; '.join(found)}", flush=True)
+        for degree, deriv, scale, shape in structures(op):
+            basis = Basis(size, degree, "silu", knots == "uniform")
+            done = launches(
+                target, op, precision, basis, forced=True, deriv=deriv, scale=scale, shape=shape
+            )
+            for kernel in (launch.kernel for launch in done):
+                if kernel.name not in (f"local_{op}_kernel", "count_kernel", "order_kernel"):
+                    continue
+                found = [f"spills {kernel.spills} bytes a thread"] * (kernel.spills > 0)
+                found += [kernel.overflow] * bool(kernel.overflow)
+                narrow = kernel.name.startswith("local") and not kernel.wide_loads and deriv == 0
+                found += ["no 128-bit loads"] * narrow
+                bad += bool(found)
+                name = f"{target} {kernel.name} {precision} {knots} G={size} k={degree} {shape}"
+                if as_json:
+                    print(json.dumps({"name": name, "problems": found}), flush=True)
+                elif found:
+                    print(f"{name}: {'; '.join(found)}", flush=True)
     print(f"{bad} kernels do not fit", file=sys.stderr)
     return int(bad > 0)
 

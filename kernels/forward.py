@@ -121,24 +121,26 @@ def forward_kernel(
     coefficients."""
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
-    pid_b = tl.program_id(0).to(tl.int64)
-    b = pid_b * BLOCK_B + tl.arange(0, BLOCK_B)
+    first_b = tl.program_id(0).to(tl.int64) * BLOCK_B
+    row = tl.arange(0, BLOCK_B)[:, None]
     o = tl.program_id(1) * BLOCK_O + tl.arange(0, BLOCK_O)
-    mask_b, mask_o = b < B, o < O_PADDED
-    x_row = x_ptr + b[:, None] * stride_xb
-    s_row = s_ptr + b[:, None] * stride_sb
+    mask_b, mask_o = row < tl.minimum(B - first_b, BLOCK_B).to(tl.int32), o < O_PADDED
+    # Within a block of rows offsets fit in 32 bits (the launcher sees to it): pointers would spill.
+    x_block, s_block = x_ptr + first_b * stride_xb, s_ptr + first_b * stride_sb
     c_col = c_ptr + o.to(tl.int64)[None, :] * stride_co
 
     acc = tl.zeros([BLOCK_B, BLOCK_O], TYPE)
     for i0 in range(0, I, BLOCK_I):
         i = i0 + tl.arange(0, BLOCK_I)
         mask_i = i < I
-        mask_x = mask_b[:, None] & mask_i[None, :]
+        mask_x = mask_b & mask_i[None, :]
         mask_c = (i < I_PADDED)[:, None] & mask_o[None, :]
-        x = tl.load(x_row + i[None, :] * stride_xi, mask=mask_x, other=0.0).to(TYPE)
+        x_tile = x_block + (row * stride_xb + i[None, :] * stride_xi)
+        x = tl.load(x_tile, mask=mask_x, other=0.0).to(TYPE)
         scale = tl.full([1, 1], 1.0, TYPE)
         if HAS_SCALE:
-            scale = tl.load(s_row + i[None, :] * stride_si, mask=mask_x, other=0.0).to(TYPE)
+            s_tile = s_block + (row * stride_sb + i[None, :] * stride_si)
+            scale = tl.load(s_tile, mask=mask_x, other=0.0).to(TYPE)
         c_tile = c_col + i.to(tl.int64)[:, None] * stride_ci
         if ROLLED:
             acc = _rolled(
@@ -173,8 +175,8 @@ def forward_kernel(
             acc = runtime.dot(f, w, acc, PRECISION)
 
     acc *= CONSTANT
-    y = y_ptr + b[:, None] * O + o[None, :]
-    tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask_b[:, None] & (o < O)[None, :])
+    y = y_ptr + first_b * O + (row * O + o[None, :])
+    tl.store(y, acc.to(y_ptr.dtype.element_ty), mask=mask_b & (o < O)[None, :])
 
 
 def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
@@ -194,7 +196,8 @@ def forward(x, c, s, grid, *, basis, deriv, precision, out_dtype):
         "forward", precision, x.device, rows, inputs, outputs, demanding=demanding
     )
     count, chunk, tail = launch.chunks(launch.splines(basis, deriv), limit, at_least=3)
-    scale = x if s is None else s
+    x = runtime.narrow(x, tile["BLOCK_B"], inputs)
+    scale = x if s is None else runtime.narrow(s, tile["BLOCK_B"], inputs)
     with runtime.on_device(x):
         w = pack.operand(c, precision, contraction=1)
         forward_kernel[(triton.cdiv(rows, tile["BLOCK_B"]), triton.cdiv(outputs, tile["BLOCK_O"]))](

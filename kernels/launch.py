@@ -11,6 +11,8 @@ from .tiles import EDGE_TILES, TILES
 # Layers with no more inputs, and no more outputs, are narrow.
 NARROW = 16
 
+LOW = ("common", "demanding")
+
 # Programs the weight gradient's split of the batch aims at. A constant, not the device's number of
 # multiprocessors: the order of summation, and so every bit of the result, is the same on every GPU.
 SPLIT_TARGET = 512
@@ -34,22 +36,14 @@ def target_class(device):
 def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of
     two of the shape. `demanding` is what the function of that name says."""
-    group, (backend, capability) = target_class(device), runtime.capability(device)
+    group, backend = target_class(device), runtime.capability(device)[0]
     table = TILES[group]
     precision = "bfloat16" if precision == "float16" else precision
-    small = max(inputs, outputs) <= NARROW
-    narrow = ("common", "several") if op == "forward" else ("common", "demanding")
-    if small and demanding in narrow:
-        demanding = "narrow"
-    elif demanding == "general":
-        demanding = "high" if small else "demanding"
-    elif demanding == "several" and precision in ("ieee", "float64"):
-        demanding = "high"
-    elif demanding in ("common", "several"):
-        # From sm_86 on the assembler needs more registers for these than for sm_80.
-        newer = group == "mma" and backend == "cuda" and capability > 80
-        demanding = "demanding" if newer else "common"
-    entry = table.get((op, precision, demanding), table[op, precision])
+    demanding = entry_name(op, precision, device, inputs, outputs, demanding)
+    entry = table.get((op, precision, demanding))
+    if entry is None and demanding == "general":
+        entry = table.get((op, precision, "demanding"))
+    entry = entry or table[op, precision]
     block_b, block_i, block_o, warps, stages, limit = entry
     # Or the assembler sometimes settles for 128 registers, and spills what does not fit there.
     registers = {"maxnreg": 255} if backend == "cuda" and demanding != "common" else {}
@@ -67,6 +61,24 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
         **registers,
         **runtime.OPTIONS,
     }, limit
+
+
+def entry_name(op, precision, device, inputs, outputs, demanding):
+    """Which of the entries a call takes: "common", "demanding", "general", "high" or "narrow"."""
+    small = max(inputs, outputs) <= NARROW
+    if small and demanding in (("common", "several") if op == "forward" else LOW):
+        return "narrow"
+    if small and demanding == "general":
+        return "high"
+    if demanding == "several" and precision in ("ieee", "float64"):
+        return "high"
+    rank = {"common": 0, "several": 0, "demanding": 1, "general": 1, "high": 2}[demanding]
+    if not small and (inputs % 16 or outputs % 16):
+        rank += 1  # each element has an address and a mask of its own
+    backend, capability = runtime.capability(device)
+    if rank == 0 and target_class(device) == "mma" and backend == "cuda" and capability > 80:
+        rank = 1  # the assembler needs more registers for these than for sm_80
+    return "general" if rank == 1 and demanding == "general" else (*LOW, "high")[min(rank, 2)]
 
 
 def demanding(op, basis, deriv, scaled):

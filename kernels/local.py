@@ -70,6 +70,7 @@ if FROM_3_9:
 WEIGHT_TILES = {
     "float64": (16, 16, 64, 4, 3),
     "ieee": (32, 16, 256, 4, 3),
+    ("ieee", "mma"): (16, 16, 128, 4, 3),
     "tf32": (16, 32, 128, 4, 3),
     "tf32x3": (16, 32, 128, 4, 3),
     ("tf32", "mfma"): (32, 32, 256, 8, 3),
@@ -184,11 +185,12 @@ def tile(op, basis, precision, device, rows, outputs):
     }
 
 
-def weight_tile(precision, device, rows, outputs):
+def weight_tile(basis, precision, device, rows, outputs):
     """The same of the weight gradient."""
     key = {8: "float64", 4: precision, 2: "bfloat16"}[runtime.COMPUTE_DTYPES[precision].itemsize]
     entry = WEIGHT_TILES.get((key, launch.target_class(device)), WEIGHT_TILES[key])
     block_b, block_j, block_o, warps, stages = entry
+    many = runtime.capability(device)[0] == "cuda" and (basis.degree > 3 or not basis.uniform)
     return {
         "BLOCK_B": min(block_b, max(16, triton.next_power_of_2(rows))),
         "BLOCK_J": block_j,
@@ -196,6 +198,7 @@ def weight_tile(precision, device, rows, outputs):
         "num_warps": warps,
         "num_stages": stages,
         "INTERPRETED": runtime.interpreting(),
+        **({"maxnreg": 255} if many else {}),
         **runtime.OPTIONS,
     }
 

@@ -85,7 +85,7 @@ def local_weight_grad_kernel(
 def local_weight_grad(g, x, s, grid, out, *, basis, deriv, precision):
     """Writes the splines' gradient, out [J, I, O]; the arguments are those of `weight_grad`."""
     (rows, inputs), (functions, _, outputs) = x.shape, out.shape
-    tile = local.weight_tile(precision, x.device, rows, outputs)
+    tile = local.weight_tile(basis, precision, x.device, rows, outputs)
     block_j, block_b = tile["BLOCK_J"], tile["BLOCK_B"]
     blocks = bins.number_of(basis, block_j)
     tiles = inputs * blocks * triton.cdiv(outputs, tile["BLOCK_O"])

@@ -12,7 +12,8 @@ import triton
 
 # TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases
 # unrolled at once; 0 for none, a loop with a single product). Calls that need more registers than
-# the common ones have entries of their own, and so have narrow layers: see `launch.tile`.
+# the common ones have entries of their own, and so have narrow layers: see `launch.tile`. Where
+# "general" is missing it is "demanding".
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
@@ -74,14 +75,18 @@ TILES = {
     },
     "wgmma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
-        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 0),
-        ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "demanding"): (32, 16, 64, 8, 1, 0),
+        ("forward", "float64", "general"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
         ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (128, 16, 64, 8, 2, 8),
+        ("forward", "ieee", "demanding"): (128, 16, 64, 8, 2, 4),
+        ("forward", "ieee", "general"): (128, 16, 64, 8, 2, 8),
         ("forward", "ieee", "high"): (128, 16, 64, 8, 2, 0),
         ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32x3"): (128, 16, 64, 4, 2, 8),
         ("forward", "tf32x3", "demanding"): (128, 16, 64, 8, 2, 4),
+        ("forward", "tf32x3", "general"): (128, 16, 64, 8, 2, 8),
         ("forward", "tf32x3", "high"): (128, 16, 64, 8, 2, 0),
         ("forward", "tf32x3", "narrow"): (128, 16, 16, 4, 2, 8),
         ("forward", "tf32"): (256, 16, 128, 8, 2, 8),
@@ -104,7 +109,7 @@ TILES = {
         ("input_grad", "tf32x3", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (256, 64, 128, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (128, 64, 128, 8, 2, 8),
-        ("input_grad", "tf32", "high"): (64, 64, 128, 8, 2, 8),
+        ("input_grad", "tf32", "high"): (64, 32, 128, 8, 2, 8),
         ("input_grad", "tf32", "narrow"): (64, 16, 16, 1, 2, 8),
         ("input_grad", "bfloat16"): (256, 64, 256, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (128, 64, 256, 8, 2, 8),
@@ -232,7 +237,6 @@ FROM_3_9 = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3,
 if FROM_3_9:
     TILES["mma"] |= {("forward", "tf32x3", "narrow"): (64, 16, 16, 8, 2, 8)}
     TILES["wgmma"] |= {
-        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
         ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),

@@ -50,8 +50,9 @@ def weight_grad_kernel(
     TYPE: tl.constexpr = tl.float64 if PRECISION == "float64" else tl.float32
     RESIDUAL: tl.constexpr = ACTIVATION != "none"
     tiles_o = tl.cdiv(O, BLOCK_O)
-    i = tl.program_id(0) // tiles_o * BLOCK_I + tl.arange(0, BLOCK_I)
-    o = tl.program_id(0) % tiles_o * BLOCK_O + tl.arange(0, BLOCK_O)
+    first_i, first_o = tl.program_id(0) // tiles_o * BLOCK_I, tl.program_id(0) % tiles_o * BLOCK_O
+    row, local_o = tl.arange(0, BLOCK_B), tl.arange(0, BLOCK_O)
+    i, o = first_i + tl.arange(0, BLOCK_I), first_o + local_o
     j0 = J_BEGIN + tl.program_id(1) * COUNT
     split = tl.program_id(2).to(tl.int64)
     mask_i, mask_o = i < I, o < O
@@ -62,28 +63,24 @@ def weight_grad_kernel(
     accs = ()
     for _ in tl.static_range(COUNT + RESIDUAL):
         accs = accs + (tl.zeros([BLOCK_I, BLOCK_O], TYPE),)
-    for b0 in range(begin, end, BLOCK_B):
-        b = b0 + tl.arange(0, BLOCK_B).to(tl.int64)
-        mask_b = b < end
+    for b0 in tl.range(begin, end, BLOCK_B, disable_licm=True):
+        # Within a block of rows offsets fit in 32 bits (the launcher sees to it): pointers would
+        # spill.
+        mask_b = row < tl.minimum(end - b0, BLOCK_B).to(tl.int32)
         mask_x = valid & mask_b[None, :]
-        x = tl.load(x_ptr + b[None, :] * stride_xb + column * stride_xi, mask=mask_x, other=0.0).to(
-            TYPE
-        )
+        x_tile = x_ptr + b0 * stride_xb + (row[None, :] * stride_xb + column * stride_xi)
+        x = tl.load(x_tile, mask=mask_x, other=0.0).to(TYPE)
         # Zeros already. The choice makes Triton evaluate the bases where x was loaded, once, and
         # move the results to the tensor cores through shared memory, instead of moving x and
         # evaluating them in every warp.
         x = tl.where(valid, x, 0.0)
-        g = tl.load(
-            g_ptr + b[:, None] * stride_gb + o[None, :] * stride_go,
-            mask=mask_b[:, None] & mask_o[None, :],
-            other=0.0,
-        )
+        g_tile = g_ptr + b0 * stride_gb + (row[:, None] * stride_gb + o[None, :] * stride_go)
+        g = tl.load(g_tile, mask=mask_b[:, None] & mask_o[None, :], other=0.0)
         g = runtime.parts(g, PRECISION, INTERPRETED)
         scale = x
         if HAS_SCALE:
-            scale = tl.load(
-                s_ptr + b[None, :] * stride_sb + column * stride_si, mask=mask_x, other=0.0
-            ).to(TYPE)
+            s_tile = s_ptr + b0 * stride_sb + (row[None, :] * stride_sb + column * stride_si)
+            scale = tl.load(s_tile, mask=mask_x, other=0.0).to(TYPE)
         new = ()
         if COUNT > 0:
             state = basis.start(x, column, valid, grid_ptr, j0, I, UNIFORM, G, DEGREE, DERIV)
@@ -112,11 +109,13 @@ def weight_grad_kernel(
     CONSTANT: tl.constexpr = basis.constant(UNIFORM, DEGREE, DERIV)
     factor = basis.input_factor(column, valid, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV) * CONSTANT
     mask = valid & mask_o[None, :]
-    out = out_ptr + split * J * I * O + i.to(tl.int64)[:, None] * O + o[None, :]
+    out = out_ptr + (split * J * I + first_i) * O + first_o
+    tile = tl.arange(0, BLOCK_I)[:, None] * O + local_o[None, :]
     for step in tl.static_range(COUNT + RESIDUAL):
         j = J - 1 if step == COUNT else j0 + step
         acc = accs[step] if step == COUNT else accs[step] * factor
-        tl.store(out + tl.cast(j, tl.int64) * I * O, acc.to(out_ptr.dtype.element_ty), mask=mask)
+        target = out + tl.cast(j, tl.int64) * I * O + tile
+        tl.store(target, acc.to(out_ptr.dtype.element_ty), mask=mask)
 
 
 def weight_grad(g, x, s, grid, *, basis, deriv, precision, out_dtype):
@@ -156,7 +155,8 @@ def _dense(g, x, s, grid, out, splines, *, basis, deriv, precision):
     chunks, chunk, tail = launch.chunks(splines + residual, limit)
     tiles = triton.cdiv(inputs, tile["BLOCK_I"]) * triton.cdiv(outputs, tile["BLOCK_O"])
     split, part = launch.split_batch(rows, tiles * (chunks + 1), tile["BLOCK_B"])
-    scale = x if s is None else s
+    x, g = (runtime.narrow(t, tile["BLOCK_B"], t.shape[1]) for t in (x, g))
+    scale = x if s is None else runtime.narrow(s, tile["BLOCK_B"], inputs)
     with runtime.on_device(x), sums.over(out, split, runtime.basis_dtype(precision)) as partial:
         knots = launch.knots(grid, basis, precision)
 

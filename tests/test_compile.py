@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
@@ -106,7 +107,8 @@ def test_the_table_has_every_operation_and_precision(group):
     assert {key for key in keys if len(key) == 2} == wanted
     for name in ("high", "narrow"):
         assert {key[:2] for key in keys if key[2:] == (name,)} == wanted
-    assert {key[2] for key in keys if len(key) == 3} == {"demanding", "high", "narrow"}
+    others = {key[2] for key in keys if len(key) == 3} - {"general"}
+    assert others == {"demanding", "high", "narrow"}
 
 
 @pytest.mark.parametrize("knots", KNOTS)
@@ -121,12 +123,22 @@ def test_the_sample_has_every_class_of_entries(knots):
                 n + (op == "input_grad"),
             )
             name = launch.demanding(op, basis, deriv, scale and op != "input_grad")
-            narrow = name == "common" and max(shape[1:]) <= launch.NARROW
-            classes.add((op, "narrow" if narrow else name))
-    classes.discard(("forward", "several"))
+            device = torch.device("cpu")
+            classes.add((op, launch.entry_name(op, precision, device, *shape[1:], name)))
     uniform = {"common", "demanding", "high", "narrow"}
     every = uniform if knots == "uniform" else {"general", "high"}
     assert classes == set(itertools.product(codegen.OPS, every))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(500, 512), (512, 500), (40, 10)])
+def test_sizes_that_16_does_not_divide_need_more_registers(inputs, outputs):
+    classes = "common", "demanding", "high", "high"
+    for name, more in itertools.pairwise(classes):
+        at = "forward", "tf32", torch.device("cpu")
+        assert launch.entry_name(*at, 512, 512, name) == name
+        assert launch.entry_name(*at, inputs, outputs, name) == more
+    assert launch.entry_name(*at, 512, 512, "general") == "general"
+    assert launch.entry_name(*at, inputs, outputs, "general") == "high"
 
 
 @pytest.mark.parametrize("op", codegen.OPS)
@@ -135,7 +147,7 @@ def test_narrow_layers_have_entries_of_their_own(op):
     for name in ("common", "demanding")[: 1 if op == "forward" else 2]:
         tile = launch.tile(op, "tf32", None, 10**6, 16, 16, demanding=name)
         assert (tile[0]["BLOCK_B"], tile[0]["num_warps"], tile[1]) == (entry[0], *entry[3::2])
-    for wide in ((10**6, 16, 17), (10**6, 17, 16)):
+    for wide in ((10**6, 16, 32), (10**6, 32, 16)):
         other = launch.TILES["mma"][op, "tf32"]
         tile = launch.tile(op, "tf32", None, *wide, demanding="common")
         assert (tile[0]["BLOCK_B"], tile[0]["num_warps"], tile[1]) == (other[0], *other[3::2])
