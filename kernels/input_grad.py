@@ -57,11 +57,11 @@ def input_grad_kernel(
     i, rows = first_i + row, tl.minimum(B - first_b, BLOCK_B).to(tl.int32)
     mask_i = i < I
     c_block = c_ptr + first_i.to(tl.int64) * stride_ci
+    g_block = g_ptr + first_b * stride_gb
 
     # Within a tile offsets fit in 32 bits (the launcher sees to it): fewer registers than pointers.
     x_tile = x_ptr + first_b * stride_xb + (column * stride_xb + i * stride_xi)
     x = tl.load(x_tile, mask=mask_i & (column < rows), other=0.0).to(TYPE)
-    factor = basis.input_factor(i, mask_i, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV) * CONSTANT
     out = tl.zeros([BLOCK_I, BLOCK_B], TYPE)
     if KEEP_NAN or not UNIFORM:  # a sweep over general knots makes NaN a number
         out = tl.where(x == x, out, x)
@@ -74,13 +74,14 @@ def input_grad_kernel(
         tl.debug_barrier()
         zero = tl.minimum(o0, 0)
         o, b = tl.arange(0, BLOCK_O), column + zero
-        g_block = g_ptr + (first_b + zero) * stride_gb + tl.cast(o0, tl.int64) * stride_go
-        g_tile = g_block + (b * stride_gb + o[:, None] * stride_go)
+        g_tile = g_block + (b * stride_gb + (o0 + o)[:, None] * stride_go)
         g = tl.load(g_tile, mask=(b < rows) & (o0 + o < O)[:, None], other=0.0)
         g = runtime.parts(g, PRECISION, INTERPRETED)
         w_tile = (row + zero) * stride_ci + o[None, :] * stride_co
-        mask_w = (i + zero < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+        mask_w = ((tl.program_id(1) + zero) * BLOCK_I + row < I_PADDED) & (o0 + o < O_PADDED)[None, :]
         if SPLINES > 0 and not UNIFORM:
+            i = (tl.program_id(1) + zero) * BLOCK_I + row
+            mask_i = i < I
             state = basis.start(x, i, mask_i, grid_ptr, zero, I, UNIFORM, G, DEGREE, DERIV)
         if SPLINES > 0:
             for j in range(SPLINES):
@@ -97,19 +98,25 @@ def input_grad_kernel(
         if ACTIVATION != "none":
             zero = tl.minimum(o0 + BLOCK_O, 0)
             w_tile = (row + zero) * stride_ci + o[None, :] * stride_co
-            mask_w = (i + zero < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+            mask_w = ((tl.program_id(1) + zero) * BLOCK_I + row < I_PADDED) & (o0 + o < O_PADDED)[None, :]
             w_block = c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj + o0 * stride_co
             w = runtime.load_parts(w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED)
             product = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
+            i_again = (tl.program_id(1) + zero) * BLOCK_I + row
+            mask_again = i_again < I
+            factor = basis.input_factor(
+                i_again, mask_again, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV
+            )
             held, origin = basis.argument(
-                state, x, i + zero, mask_i, grid_ptr, UNIFORM, G, DEGREE, DERIV
+                state, x, i_again, mask_again, grid_ptr, UNIFORM, G, DEGREE, DERIV
             )
             f = basis.residual(runtime.after(held, product, zero) + origin, ACTIVATION, DERIV)
-            out += f * product * (1.0 / factor)
+            out += f * product * (1.0 / (factor * CONSTANT))
     zero = tl.minimum(O_PADDED, 0)
-    i, b = i + zero, column + zero
+    i, b = (tl.program_id(1) + zero) * BLOCK_I + row, column + zero
+    factor = basis.input_factor(i, i < I, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV)
     out_tile = out_ptr + first_b * I + (b * I + i)
-    out = (out * factor).to(out_ptr.dtype.element_ty)
+    out = (out * (factor * CONSTANT)).to(out_ptr.dtype.element_ty)
     tl.store(out_tile, out, mask=(i < I) & (b < rows))
 
 

@@ -69,8 +69,7 @@ if FROM_3_9:
 # it differs. BLOCK_J is at least k + 3: the rows are read (BLOCK_J + k + 2) / BLOCK_J times.
 WEIGHT_TILES = {
     "float64": (16, 16, 64, 4, 3),
-    "ieee": (32, 16, 256, 4, 3),
-    ("ieee", "mma"): (16, 16, 128, 4, 3),
+    "ieee": (16, 16, 128, 4, 3),
     "tf32": (16, 32, 128, 4, 3),
     "tf32x3": (16, 32, 128, 4, 3),
     ("tf32", "mfma"): (32, 32, 256, 8, 3),

@@ -122,7 +122,7 @@ def load_parts(ptr, stride_part, mask, PRECISION: tl.constexpr, INTERPRETED: tl.
     them."""
     w = tl.load(ptr, mask=mask, other=0.0)
     if PRECISION == "tf32x3":
-        return w, tl.load(ptr + stride_part, mask=mask, other=0.0)
+        return w, tl.load(ptr + stride_part.to(tl.uint32).to(tl.int64), mask=mask, other=0.0)
     elif INTERPRETED and (PRECISION == "bfloat16" or PRECISION == "float16"):
         return (w.to(tl.float32),)
     else:

@@ -17,8 +17,9 @@ import triton
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
-        ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 0),
-        ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "demanding"): (32, 16, 64, 8, 1, 0),
+        ("forward", "float64", "general"): (64, 16, 64, 8, 1, 0),
+        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
         ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
         ("forward", "ieee", "demanding"): (64, 16, 64, 8, 2, 0),
@@ -103,8 +104,9 @@ TILES = {
         ("input_grad", "ieee", "demanding"): (64, 32, 32, 8, 2, 8),
         ("input_grad", "ieee", "high"): (64, 32, 32, 8, 2, 8),
         ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
-        ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
+        ("input_grad", "tf32x3"): (128, 64, 32, 4, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 128, 16, 8, 2, 8),
+        ("input_grad", "tf32x3", "general"): (64, 64, 32, 4, 1, 8),
         ("input_grad", "tf32x3", "high"): (32, 64, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32"): (256, 64, 128, 8, 2, 8),
@@ -238,7 +240,9 @@ if FROM_3_9:
     TILES["mma"] |= {("forward", "tf32x3", "narrow"): (64, 16, 16, 8, 2, 8)}
     TILES["wgmma"] |= {
         ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
+        ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
+        ("input_grad", "tf32x3", "general"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "tf32", "demanding"): (64, 64, 64, 8, 2, 8),
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
     }
