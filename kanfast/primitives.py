@@ -21,6 +21,7 @@ from torch.nn import Parameter
 from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
 from kanfast.basis import Basis, shared_basis
+from kanfast.native import layers
 
 
 @dataclass(frozen=True)
@@ -221,10 +222,10 @@ def _layer(
     activation: str,
     uniform: bool,
 ) -> Tensor:
-    """`kanfast.native.layer`, for compiled code."""
-    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
+    """`kanfast.native.layers.forward` of one layer, for compiled code."""
     checks.check_no_tangents((x, weight, base, scaler))
-    return native.layer(x, weight, base, scaler, grid, basis)
+    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
+    return layers.forward(chain, x, [t for t in (weight, base, scaler, grid) if t is not None])
 
 
 def _layer_grad(
@@ -240,11 +241,29 @@ def _layer_grad(
     activation: str,
     uniform: bool,
 ) -> list[Tensor]:
-    """Those of `kanfast.native.layer_grad` that are needed, for compiled code."""
-    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
+    """`kanfast.native.layers.backward` of one layer, those that are needed, for compiled code."""
     checks.check_no_tangents((g, x, weight, base, scaler))
-    grads = native.layer_grad(g, x, weight, base, scaler, grid, basis, tuple(needs))
+    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
+    of_layer = zip((weight, base, scaler, grid), (*needs[1:], False), strict=True)
+    given = [(t, need) for t, need in of_layer if t is not None]
+    tensors, wanted = zip(*given, strict=True)
+    grads = layers.backward(chain, g, x, (), tensors, (needs[0], *wanted))
     return [t for t in grads if t is not None]
+
+
+def _chain(
+    weight: Tensor,
+    scaler: Tensor | None,
+    grid: Tensor,
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+) -> layers.Chain:
+    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
+    edges, has_scaler = weight.shape[:2], scaler is not None
+    shape = layers.shape(basis, *edges, weight.dtype, grid.dtype, has_scaler)
+    return layers.chain(shape)
 
 
 def _fake_layer(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]

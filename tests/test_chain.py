@@ -26,9 +26,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     forward = layer.Layers.forward
 
-    def counted(ctx: Any, layers: Any, *rest: Any) -> tuple[Tensor, ...]:
-        seen.append(len(layers))
-        return forward(ctx, layers, *rest)
+    def counted(ctx: Any, chain: Any, *rest: Any) -> tuple[Tensor, ...]:
+        seen.append(chain.count)
+        return forward(ctx, chain, *rest)
 
     monkeypatch.setattr(layer.Layers, "forward", staticmethod(counted))
     return seen

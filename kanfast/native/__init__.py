@@ -22,13 +22,12 @@ from kanfast.basis import Basis
 PRECISIONS = ("float64", "ieee", "tf32x3", "tf32")
 # Instruction sets by torch's name for what the processor has, the best one first.
 BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
-# Multiplications and additions of whole registers below which other threads are left asleep.
+# Operations with whole registers below which other threads are left asleep, as in primitives.h.
 SERIAL_WORK = 100_000
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD, BACKWARD = range(4)
+FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
 NO_ACTIVATION, GIVEN, SILU = range(3)
-PROBLEM = struct.Struct("24q")  # struct Problem in problem.h
-
+CALL = struct.Struct("17q")  # struct Call in problem.h
 PACK = struct.Struct("12q")  # struct Pack in pack.h
 
 
@@ -144,7 +143,7 @@ def _run(
         kind, powers = SILU, _silu_powers(deriv)
     elif basis.activation != "none":
         kind, residual = GIVEN, activation(basis.activation, x, deriv).contiguous()
-    problem = PROBLEM.pack(
+    call = CALL.pack(
         rows,
         inputs,
         outputs,
@@ -152,123 +151,18 @@ def _run(
         deriv,
         basis.uniform,
         kind,
-        _threads(rows, inputs, outputs, dtype, basis),
+        torch.get_num_threads(),
         grid.dtype == torch.float64,
         *map(_address, (x, s, c, g, residual, grid)),
         0 if powers is None else ctypes.addressof(powers),
         out.data_ptr(),
-        *[0] * 7,
     )
-    _call(op, dtype, basis, problem, inputs, outputs)
-    return out
-
-
-def layer(
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-) -> Tensor:
-    """A layer [B, O] straight from its parameters: x [B, I], weight [O, I, G + k], others [O, I].
-
-    All are contiguous and of the dtype of x, float32 or float64; grid may be of either. The
-    activation is "silu", with a base, or "none", without one.
-    """
-    y = x.new_empty((x.shape[0], weight.shape[0]))
-    _run_layer(FORWARD, x, weight, base, scaler, grid, basis, y)
-    return y
-
-
-def layer_grad(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-    needs: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """The gradients of x, weight, base and scaler that are needed, from that of `layer`."""
-    d_x = torch.empty_like(x) if needs[0] else None
-    d_weight = torch.empty_like(weight) if needs[1] else None
-    d_base = torch.empty_like(base) if base is not None and needs[2] else None
-    d_scaler = torch.empty_like(scaler) if scaler is not None and needs[3] else None
-    grads = (d_x, d_weight, d_base, d_scaler)
-    if x.shape[0]:
-        g = g.contiguous()
-        _run_layer(BACKWARD, x, weight, base, scaler, grid, basis, None, g, *grads)
-    else:
-        for t in grads:
-            if t is not None:
-                t.zero_()
-    return grads
-
-
-def _run_layer(
-    op: int,
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-    y: Tensor | None,
-    g: Tensor | None = None,
-    d_x: Tensor | None = None,
-    d_weight: Tensor | None = None,
-    d_base: Tensor | None = None,
-    d_scaler: Tensor | None = None,
-) -> None:
-    # Written out, as this takes about as long as a small layer.
-    rows, inputs = x.shape
-    if not rows:
-        return
-    outputs, dtype = weight.shape[0], x.dtype
-    problem = PROBLEM.pack(
-        rows,
-        inputs,
-        outputs,
-        basis.grid_size,
-        0,
-        basis.uniform,
-        NO_ACTIVATION if base is None else SILU,
-        _threads(rows, inputs, outputs, dtype, basis),
-        grid.dtype == torch.float64,
-        x.data_ptr(),
-        0,
-        0,
-        0 if g is None else g.data_ptr(),
-        0,
-        grid.data_ptr(),
-        SILU_SLOPE_POWERS if op == BACKWARD else 0,
-        0 if y is None else y.data_ptr(),
-        weight.data_ptr(),
-        0 if base is None else base.data_ptr(),
-        0 if scaler is None else scaler.data_ptr(),
-        0 if d_x is None else d_x.data_ptr(),
-        0 if d_weight is None else d_weight.data_ptr(),
-        0 if d_base is None else d_base.data_ptr(),
-        0 if d_scaler is None else d_scaler.data_ptr(),
-    )
-    _call(op, dtype, basis, problem, inputs, outputs)
-
-
-def _threads(rows: int, inputs: int, outputs: int, dtype: torch.dtype, basis: Basis) -> int:
-    work = rows * inputs * (8 + outputs * dtype.itemsize * (basis.degree + 2) // 64)
-    return torch.get_num_threads() if work > SERIAL_WORK else 1
-
-
-def _call(
-    op: int, dtype: torch.dtype, basis: Basis, problem: bytes, inputs: int, outputs: int
-) -> None:
-    if _library().kanfast_run(op, dtype == torch.float64, basis.degree, problem):
+    if _library().kanfast_run(op, dtype == torch.float64, basis.degree, call):
         raise MemoryError(
             f"kanfast.native needs buffers for {inputs} inputs and {outputs} outputs, got no "
             'memory for them: use backend="reference", which needs less'
         )
+    return out
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -316,6 +210,8 @@ def _load() -> ctypes.CDLL | str:
         except OSError as error:
             return f"its library cannot be loaded ({error})"
         library.kanfast_run.argtypes = [ctypes.c_int] * 3 + [ctypes.c_char_p]
+        library.kanfast_layers.argtypes = [ctypes.c_int] * 2 + [ctypes.c_char_p] * 2
+        library.kanfast_is_narrow.argtypes = [ctypes.c_int, ctypes.c_int64] * 2
         library.kanfast_pack.argtypes = [ctypes.c_int, ctypes.c_char_p]
         return library
     return "it was not compiled for this processor when kanfast was installed"
