@@ -10,7 +10,6 @@ from torch.autograd.function import Function
 
 from kanfast import layer as layers
 from kanfast.basis import Basis
-from kanfast.native.layers import sizes_of_tensors
 from kanfast.primitives import layer_grad_op, layer_op
 
 
@@ -25,17 +24,25 @@ def evaluate(
     """x [..., I] -> y [..., O] while torch.compile traces, or None if it is not the usual case."""
     if (
         torch.compiler.is_exporting()
-        or not layers.evaluates(x)
-        or not layers.has_code_for(weight, grid, basis)
-        or (base is None) != (basis.activation == "none")
+        or x.dtype not in layers.FLOATS
+        or not x.is_cpu
+        or x.dim() == 0
+        or torch.is_autocast_enabled("cpu")
+        or not layers.has_code_for(weight, base, grid, basis)
         or x.shape[-1] != weight.shape[1]
     ):
         return None
-    tensors = [t for t in (weight, base, scaler, grid) if t is not None]
-    outputs, inputs, _ = weight.shape
-    sizes = sizes_of_tensors(basis, outputs, inputs, scaler is not None)
-    if not layers.match(tensors, sizes, [*[x.dtype] * (len(tensors) - 1), grid.dtype]):
-        return None
+    edges = weight.shape[:2]
+    for t, size, dtype in (
+        (weight, (*edges, basis.num_splines), x.dtype),
+        (base, edges, x.dtype),
+        (scaler, edges, x.dtype),
+        (grid, (edges[1], basis.num_knots), grid.dtype),
+    ):
+        if t is not None and not (
+            t.shape == size and t.dtype == dtype and t.is_cpu and t.is_contiguous()
+        ):
+            return None
     rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
     y = cast(Tensor, Layer.apply(rows.contiguous(), weight, base, scaler, grid, basis))
     return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[1])

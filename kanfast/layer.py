@@ -21,7 +21,7 @@ from kanfast.basis import Basis
 from kanfast.native import layers as native
 from kanfast.native.layers import Chain, Shape
 from kanfast.ops import native_obstacle
-from kanfast.primitives import Spec, is_plain, unobserved
+from kanfast.primitives import Spec, is_observed, is_plain, unobserved
 
 FUSED = ("silu", "none")  # the activations that the native code evaluates by itself
 FLOATS = (torch.float32, torch.float64)
@@ -30,23 +30,20 @@ Layer: TypeAlias = "tuple[Shape, list[Tensor]]"  # its tensors in the order of `
 
 
 def takes(x: Tensor) -> bool:
-    """Whether `evaluate` takes this input: a plain CPU tensor, and nobody who looks on."""
-    return _alone(x) and evaluates(x)
-
-
-def evaluates(x: Tensor) -> bool:
-    """Whether the native code evaluates layers of this dtype, on this device."""
+    """Whether `evaluate` takes this input in eager mode: a plain one, and nobody who looks on."""
     return (
-        x.dtype in FLOATS
+        not is_observed()
+        and forward_ad._current_level < 0
+        and is_plain(x)
+        and x.dtype in FLOATS
         and x.is_cpu
         and x.dim() > 0
         and not torch.is_autocast_enabled("cpu")
-        and native_obstacle() is None
     )
 
 
 def _alone(*tensors: Tensor | None) -> bool:
-    """Whether nobody looks on in eager mode, and no tangents are about."""
+    """Whether nobody looks on, and no tangents are about."""
     return unobserved(*tensors) and forward_ad._current_level < 0
 
 
@@ -69,51 +66,61 @@ def fit(
         dtype: That of the inputs.
         seen: What was found before, which saves time if it still holds.
     """
+    has_scaler, of_grid = scaler is not None, grid.dtype
     if not (
         seen is not None
         and seen.basis is basis
         and seen.dtype is dtype
-        and seen.grid_dtype is grid.dtype
-        and seen.has_scaler is (scaler is not None)
+        and seen.grid_dtype is of_grid
+        and seen.has_scaler is has_scaler
+        and seen.has_base is (base is not None)
         and weight.shape == seen.sizes[0]
     ):
-        if not has_code_for(weight, grid, basis):
+        if not has_code_for(weight, base, grid, basis):
             return None
-        edges, has_scaler = weight.shape[:2], scaler is not None
-        seen = native.shape(basis, *edges, dtype, grid.dtype, has_scaler)
-    tensors = [t for t in (weight, base, scaler, grid) if t is not None]
-    if (
-        (base is not None) is not (basis.activation != "none")
-        or grid.requires_grad
-        or not match(tensors, seen.sizes, seen.dtypes)
+        outputs, inputs, _ = weight.shape
+        seen = native.shape(basis, outputs, inputs, dtype, of_grid, has_scaler)
+    # Written out, as this takes about as long as a small layer.
+    size, edges, knots = seen.sizes
+    if not (
+        weight.shape == size
+        and weight.dtype is dtype
+        and weight.is_contiguous()
+        and weight.is_cpu
+        and (type(weight) is Parameter or is_plain(weight))
+        and grid.shape == knots
+        and grid.is_contiguous()
+        and grid.is_cpu
+        and not grid.requires_grad
+        and is_plain(grid)
     ):
         return None
-    for t in tensors:
-        if type(t) is not Parameter and not is_plain(t):
-            return None
+    tensors = [weight]
+    for t in (base, scaler):
+        if t is not None:
+            if not (
+                t.shape == edges
+                and t.dtype is dtype
+                and t.is_contiguous()
+                and t.is_cpu
+                and (type(t) is Parameter or is_plain(t))
+            ):
+                return None
+            tensors.append(t)
+    tensors.append(grid)
     return seen, tensors
 
 
-def has_code_for(weight: Tensor, grid: Tensor, basis: Basis) -> bool:
+def has_code_for(weight: Tensor, base: Tensor | None, grid: Tensor, basis: Basis) -> bool:
     """Whether there is native code for layers of this kind."""
     return (
         basis.activation in FUSED
+        and (base is None) == (basis.activation == "none")
         and grid.dtype in FLOATS
         and weight.dim() == 3
         and weight.shape[0] * weight.shape[1] > 0
+        and native_obstacle() is None
     )
-
-
-def match(
-    tensors: Sequence[Tensor],
-    sizes: Sequence[tuple[int, ...]],
-    dtypes: Sequence[torch.dtype],
-) -> bool:
-    """Whether these are contiguous CPU tensors of such sizes and dtypes."""
-    for t, size, dtype in zip(tensors, sizes, dtypes, strict=True):
-        if t.shape != size or t.dtype != dtype or not t.is_cpu or not t.is_contiguous():
-            return False
-    return True
 
 
 def evaluate(x: Tensor, chain: Chain, tensors: Sequence[Tensor]) -> Tensor:
@@ -165,9 +172,8 @@ class Layers(Function):
         """Gradients of x and of tensors."""
         chain, saved, needs = ctx.chain, ctx.saved_tensors, ctx.needs_input_grad[1:]
         inputs, tensors = saved[: chain.count], saved[chain.count :]
-        *between, g = gradients
-        once = not torch.is_grad_enabled() and _alone(*gradients)
-        if once and g is not None and not any(t is not None for t in between):
+        g, once = gradients[-1], not torch.is_grad_enabled() and _alone(*gradients)
+        if once and g is not None and not any(map(_is_there, gradients[:-1])):
             return None, *native.backward(chain, g, inputs[0], inputs[1:], tensors, needs)
         g = None
         found: tuple[Tensor | None, ...] = ()
@@ -183,6 +189,10 @@ class Layers(Function):
                 grads = _differentiable_grad(g, inputs[n], chain.shapes[n], its, wanted)
             g, found = grads[0], (*grads[1:], *found)
         return None, g, *found
+
+
+def _is_there(t: Tensor | None) -> bool:
+    return t is not None
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import _C, Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn import Parameter
 
@@ -71,18 +71,22 @@ def unobserved(*tensors: Tensor | None) -> bool:
     Then the implementation is called directly, as torch takes longer to dispatch an op written in
     Python than a small layer to run.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._get_tracing_state() is not None
-    ):
+    if torch.compiler.is_compiling() or is_observed():
         return False
     for t in tensors:  # noqa: SIM110 (a generator takes longer)
         if t is not None and not is_plain(t):
             return False
     return True
+
+
+def is_observed() -> bool:
+    """Whether a tracer of eager mode, a transform or a mode would see an op."""
+    return (
+        _C._are_functorch_transforms_active()
+        or _C._len_torch_dispatch_stack() > 0
+        or _C._len_torch_function_stack() > 0
+        or _C._get_tracing_state() is not None
+    )
 
 
 def is_plain(t: Tensor) -> bool:

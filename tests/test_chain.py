@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 from kanfast import KAN, KANLinear, layer, native
-from kanfast.nn import chain
+from kanfast.nn.chain import ChainCache
 from kanfast.nn.nodes import Nodes
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -397,4 +397,4 @@ def test_inputs_that_do_not_fit_raise_as_before() -> None:
 
 
 def test_none_for_no_kan_layers() -> None:
-    assert chain.evaluate([nn.Linear(2, 2)], torch.zeros(1, 2)) is None
+    assert ChainCache().evaluate({"0": nn.Linear(2, 2)}, torch.zeros(1, 2)) is None

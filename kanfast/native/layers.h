@@ -71,7 +71,7 @@ template <typename T> struct Layers {
 
     int forward() const {
         const bool kept = last == 0 || values(0);
-        const Buffer<T> even(kept ? 0 : largest()), odd(kept ? 0 : largest());
+        const Buffer<T> even(kept ? 0 : largest()), odd(kept || last < 2 ? 0 : largest());
         if (!even || !odd) return 1;
         const void *x = call.x;
         bool by_column = call.x_by_column;
@@ -89,14 +89,14 @@ template <typename T> struct Layers {
     int backward() const {
         int64_t first = 0;  // layer with a gradient that is wanted
         while (first < last && !call.d_x && !problem(first).layer.trained()) ++first;
-        const Buffer<T> even(first == last ? 0 : largest()), odd(first == last ? 0 : largest());
+        const Buffer<T> even(last == first ? 0 : largest()), odd(last - first < 2 ? 0 : largest());
         if (!even || !odd) return 1;
         const void *g = call.g;
         bool by_column = call.g_by_column;
         for (int64_t n = last; n >= first; --n) {
             Problem p = problem(n);
             p.g = g, p.by_column.g = by_column;
-            p.layer.d_x = n == 0 ? call.d_x : n > first ? static_cast<T *>(n % 2 ? odd : even) : nullptr;
+            p.layer.d_x = n == 0 ? call.d_x : n > first ? static_cast<T *>((last - n) % 2 ? odd : even) : nullptr;
             p.by_column.d_x = n ? values_by_column(n - 1) : call.x_by_column;
             if (run<T>(3, int(shapes[n].degree), p)) return 1;
             g = p.layer.d_x, by_column = p.by_column.d_x;

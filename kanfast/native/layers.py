@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import itertools
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,6 +16,11 @@ from kanfast import native
 from kanfast.basis import Basis
 
 SHAPE = struct.Struct("9q")  # struct Shape in layers.h
+
+_address = Tensor.data_ptr
+
+# Of weight, of base and scaler, and of the grid.
+Sizes: TypeAlias = tuple[tuple[int, int, int], tuple[int, int], tuple[int, int]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,17 +39,17 @@ class Shape:
     grid_dtype: torch.dtype
     has_scaler: bool
     narrow: bool  # its outputs had better lie by column
-    sizes: tuple[tuple[int, ...], ...]  # of its tensors
-    dtypes: tuple[torch.dtype, ...]
+    has_base: bool = field(init=False)
+    sizes: Sizes = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "has_base", self.basis.activation != "none")
+        edges = (self.outputs, self.inputs)
+        sizes = ((*edges, self.basis.num_splines), edges, (self.inputs, self.basis.num_knots))
+        object.__setattr__(self, "sizes", sizes)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        key = (self.basis, self.outputs, self.inputs, self.dtype, self.grid_dtype, self.has_scaler)
-        return shape, key
-
-    @property
-    def has_base(self) -> bool:
-        """Whether there is a residual activation."""
-        return self.basis.activation != "none"
+        return type(None), ()  # a copy of a layer looks for its own
 
     def steps(self, rows: int) -> tuple[int, int]:
         """Strides of its outputs where another layer follows."""
@@ -61,22 +66,9 @@ def shape(
     has_scaler: bool,
 ) -> Shape:
     """The only `Shape` with these properties."""
-    sizes = (outputs, basis.degree, basis.grid_size)
-    narrow = native._library().kanfast_is_narrow(dtype == torch.float64, *sizes)
-    matrices = (basis.activation != "none") + has_scaler
-    return Shape(
-        *(basis, outputs, inputs, dtype, grid_dtype, has_scaler, bool(narrow)),
-        sizes=sizes_of_tensors(basis, outputs, inputs, has_scaler),
-        dtypes=(dtype,) * (1 + matrices) + (grid_dtype,),
-    )
-
-
-def sizes_of_tensors(
-    basis: Basis, outputs: int, inputs: int, has_scaler: bool
-) -> tuple[tuple[int, ...], ...]:
-    """Those of a `Shape`."""
-    matrices = ((outputs, inputs),) * ((basis.activation != "none") + has_scaler)
-    return (outputs, inputs, basis.num_splines), *matrices, (inputs, basis.num_knots)
+    wide, degree, grid_size = dtype == torch.float64, basis.degree, basis.grid_size
+    narrow = native._library().kanfast_is_narrow(wide, outputs, degree, grid_size)
+    return Shape(basis, outputs, inputs, dtype, grid_dtype, has_scaler, bool(narrow))
 
 
 class Chain:
@@ -85,15 +77,15 @@ class Chain:
     def __init__(self, shapes: Sequence[Shape]) -> None:
         self.shapes = tuple(shapes)
         self.count = len(self.shapes)
-        self.is_float64 = self.shapes[0].dtype == torch.float64
+        is_float64 = self.shapes[0].dtype == torch.float64
         self.narrow = self.shapes[-1].narrow
-        self.counts = tuple(len(its.sizes) for its in self.shapes)  # of each layer's tensors
-        self.starts = (0, *itertools.accumulate(self.counts[:-1]))  # and where they begin
+        self.counts = [2 + its.has_base + its.has_scaler for its in self.shapes]  # of tensors
+        self.starts = [0, *itertools.accumulate(self.counts[:-1])]  # where those of a layer begin
         tensors = sum(self.counts)
         self.forward = struct.Struct(f"{8 + self.count + tensors}q")  # struct LayersCall
         self.backward = struct.Struct(f"{8 + self.count + 2 * tensors}q")
         self.unkept = (0,) * (self.count - 1)  # values
-        self.packed = b"".join(
+        packed = b"".join(
             SHAPE.pack(
                 its.inputs,
                 its.outputs,
@@ -108,9 +100,12 @@ class Chain:
             for its in self.shapes
         )
 
+        library = native._library()
+        self._run = functools.partial(library.kanfast_layers, is_float64, self.count, packed)
+
     def run(self, call: bytes) -> None:
         """Calls the library."""
-        if native._library().kanfast_layers(self.is_float64, self.count, self.packed, call):
+        if self._run(call):
             sizes = " and ".join(
                 f"{its.inputs} inputs, {its.outputs} outputs" for its in self.shapes
             )
@@ -131,9 +126,8 @@ def forward(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 
     tensors are those of the first layer, then those of the second one, and so on.
     """
-    rows = x.shape[0]
-    y = x.new_empty(rows, chain.shapes[-1].outputs)
-    _forward(chain, rows, x, (*chain.unkept, y.data_ptr()), tensors)
+    y = x.new_empty(x.shape[0], chain.shapes[-1].outputs)
+    _forward(chain, x, (*chain.unkept, y.data_ptr()), tensors)
     return y
 
 
@@ -142,22 +136,19 @@ def all_values(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> list[Tenso
 
     Those between layers are contiguous or, if that is faster, transposes of contiguous matrices.
     """
-    rows, (*before, last) = x.shape[0], chain.shapes
-    values = [x.new_empty_strided((rows, its.outputs), its.steps(rows)) for its in before]
+    rows, values = x.shape[0], []
+    *before, last = chain.shapes
+    for its in before:
+        values.append(x.new_empty_strided((rows, its.outputs), its.steps(rows)))
     values.append(x.new_empty(rows, last.outputs))
-    _forward(chain, rows, x, [y.data_ptr() for y in values], tensors)
+    _forward(chain, x, map(_address, values), tensors)
     return values
 
 
-def _forward(
-    chain: Chain, rows: int, x: Tensor, values: Sequence[int], tensors: Sequence[Tensor]
-) -> None:
-    call = chain.forward.pack(
-        *(rows, torch.get_num_threads(), x.data_ptr(), 0, 0, 0, 0, 0),
-        *values,
-        *[t.data_ptr() for t in tensors],
-    )
-    chain.run(call)
+def _forward(chain: Chain, x: Tensor, values: Iterable[int], tensors: Sequence[Tensor]) -> None:
+    addresses = map(_address, tensors)
+    head = (x.shape[0], torch.get_num_threads(), x.data_ptr(), 0, 0, 0, 0, 0)
+    chain.run(chain.forward.pack(*head, *values, *addresses))
 
 
 def backward(
@@ -177,11 +168,10 @@ def backward(
         needs: Whether the gradients of x and of tensors are needed; those of grids are not.
     """
     rows, x = x.shape[0], _matrix(x)
-    values = [_as_made(y, its) for y, its in zip(values, chain.shapes, strict=False)]
+    values = [*map(_as_made, values, chain.shapes)]
     g = _matrix(g) if chain.narrow else g.contiguous()
-    grads = [
-        torch.empty_like(t) if need else None for t, need in zip((x, *tensors), needs, strict=True)
-    ]
+    given = zip((x, *tensors), needs, strict=True)
+    grads = [torch.empty_like(t) if need else None for t, need in given]
     d_x, *addresses = [0 if t is None else t.data_ptr() for t in grads]
     call = chain.backward.pack(
         rows,
@@ -192,9 +182,9 @@ def backward(
         not g.is_contiguous(),
         d_x,
         native.SILU_SLOPE_POWERS,
-        *[y.data_ptr() for y in values],
+        *map(_address, values),
         0,
-        *[t.data_ptr() for t in tensors],
+        *map(_address, tensors),
         *addresses,
     )
     if rows:
@@ -208,7 +198,7 @@ def backward(
 
 def _as_made(values: Tensor, shape: Shape) -> Tensor:
     """Values between layers as `all_values` made them, of which hooks may have saved a copy."""
-    steps = shape.steps(len(values))
+    steps = shape.steps(values.shape[0])
     if values.stride() == steps:
         return values
     return values.new_empty_strided(values.shape, steps).copy_(values)
