@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any, cast
@@ -35,7 +35,7 @@ class Spec:
 
     def differentiated(self) -> Spec:
         """The same with the next derivative of the functions."""
-        return replace(self, deriv=self.deriv + 1)
+        return Spec(self.basis, self.deriv + 1, self.precision, self.backend)
 
 
 def forward(
@@ -123,7 +123,7 @@ def _run(
     out_dtype: torch.dtype,
 ) -> Tensor:
     checks.check_no_tangents(tensors)
-    device = next(t.device.type for t in tensors if t is not None)
+    device = cast(Tensor, tensors[0]).device.type
     call: Callable[..., Tensor] = getattr(_module(backend), primitive)
     keywords = {"basis": basis, "deriv": deriv, "precision": precision, "out_dtype": out_dtype}
     if not checks.autocasting(device):

@@ -27,7 +27,7 @@ SERIAL_WORK = 100_000
 
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
 NO_ACTIVATION, GIVEN, SILU = range(3)
-CALL = struct.Struct("17q")  # struct Call in problem.h
+CALL = struct.Struct("20q")  # struct Call in problem.h
 PACK = struct.Struct("12q")  # struct Pack in pack.h
 
 
@@ -54,8 +54,8 @@ def forward(
     out_dtype: torch.dtype,
 ) -> Tensor:
     """F_n [B, O], see `kanfast.reference.forward`; precision is one of `PRECISIONS`."""
-    y = x.new_empty((x.shape[0], c.shape[2]), dtype=_dtype(precision))
-    return _run(FORWARD, x, s, c, None, grid, basis, deriv, c.shape[2], y).to(out_dtype)
+    y = x.new_empty(x.shape[0], c.shape[2], dtype=_dtype(precision))
+    return _as(out_dtype, _run(FORWARD, x, s, c, None, grid, basis, deriv, c.shape[2], y))
 
 
 def input_grad(
@@ -70,8 +70,10 @@ def input_grad(
     out_dtype: torch.dtype,
 ) -> Tensor:
     """P_n [B, I], see `kanfast.reference.input_grad`."""
-    v = x.new_empty(x.shape, dtype=_dtype(precision))
-    return _run(INPUT_GRAD, x, None, c, g, grid, basis, deriv, c.shape[2], v).to(out_dtype)
+    dtype = _dtype(precision)
+    x = _matrix(x, dtype)
+    v = torch.empty_like(x)
+    return _as(out_dtype, _run(INPUT_GRAD, x, None, c, g, grid, basis, deriv, c.shape[2], v))
 
 
 def weight_grad(
@@ -87,8 +89,12 @@ def weight_grad(
 ) -> Tensor:
     """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
     outputs = g.shape[1]
-    w = x.new_empty((basis.num_functions, x.shape[1], outputs), dtype=_dtype(precision))
-    return _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w).to(out_dtype)
+    w = x.new_empty(basis.num_functions, x.shape[1], outputs, dtype=_dtype(precision))
+    return _as(out_dtype, _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w))
+
+
+def _as(dtype: torch.dtype, t: Tensor) -> Tensor:
+    return t if t.dtype == dtype else t.to(dtype)
 
 
 def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
@@ -136,11 +142,14 @@ def _run(
     if not (rows and inputs and outputs):
         return out.zero_()
     dtype = out.dtype
-    x, grid = _plain(x, dtype), _plain(grid, grid.dtype)
-    s, c, g = (None if t is None else _plain(t, dtype) for t in (s, c, g))
-    kind, residual, powers = NO_ACTIVATION, None, None
+    x, grid = _matrix(x, dtype), _plain(grid, grid.dtype)
+    s, c = None if s is None else _matrix(s, dtype), None if c is None else _plain(c, dtype)
+    if g is not None:
+        narrow = _is_narrow(dtype, outputs, basis.degree, basis.grid_size)
+        g = _matrix(g, dtype) if narrow else _plain(g, dtype)
+    kind, residual, polynomial = NO_ACTIVATION, None, 0
     if basis.activation == "silu":
-        kind, powers = SILU, _silu_powers(deriv)
+        kind, polynomial = SILU, _silu_address(deriv)
     elif basis.activation != "none":
         kind, residual = GIVEN, activation(basis.activation, x, deriv).contiguous()
     call = CALL.pack(
@@ -153,9 +162,17 @@ def _run(
         kind,
         torch.get_num_threads(),
         grid.dtype == torch.float64,
-        *map(_address, (x, s, c, g, residual, grid)),
-        0 if powers is None else ctypes.addressof(powers),
+        x.data_ptr(),
+        0 if s is None else s.data_ptr(),
+        0 if c is None else c.data_ptr(),
+        0 if g is None else g.data_ptr(),
+        0 if residual is None else residual.data_ptr(),
+        grid.data_ptr(),
+        polynomial,
         out.data_ptr(),
+        not x.is_contiguous(),
+        s is not None and not s.is_contiguous(),
+        g is not None and not g.is_contiguous(),
     )
     if _library().kanfast_run(op, dtype == torch.float64, basis.degree, call):
         raise MemoryError(
@@ -173,6 +190,19 @@ def _plain(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.dtype == dtype and t.is_contiguous() else t.to(dtype).contiguous()
 
 
+def _matrix(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """t in this dtype, and so that it or its transpose is contiguous."""
+    if t.dtype != dtype:
+        t = t.to(dtype)
+    return t if t.is_contiguous() or t.stride() == (1, t.shape[0]) else t.contiguous()
+
+
+@functools.cache
+def _is_narrow(dtype: torch.dtype, outputs: int, degree: int, grid_size: int) -> bool:
+    wide = dtype == torch.float64
+    return bool(_library().kanfast_is_narrow(wide, outputs, degree, grid_size))
+
+
 def _address(t: Tensor | None) -> int:
     return 0 if t is None else t.data_ptr()
 
@@ -187,8 +217,11 @@ def _silu_powers(n: int) -> ctypes.Array[ctypes.c_double] | None:
     return (ctypes.c_double * len(powers))(*powers) if n else None
 
 
-_SLOPE = _silu_powers(1)
-SILU_SLOPE_POWERS = 0 if _SLOPE is None else ctypes.addressof(_SLOPE)
+@functools.cache
+def _silu_address(n: int) -> int:
+    """Where they are, which is the same as long as the program runs."""
+    powers = _silu_powers(n)
+    return 0 if powers is None else ctypes.addressof(powers)
 
 
 def _library() -> ctypes.CDLL:

@@ -200,7 +200,7 @@ void evaluate(const Problem &p, const Cell<K> *cells, int64_t first, int rows, i
     if (p.activation == NONE) memset(residual, 0, ROWS * sizeof(T));
     if (p.activation == NONE && slope) memset(slope, 0, ROWS * sizeof(T));
     if (p.scale == nullptr) return;
-    p.column(static_cast<const T *>(p.scale), p.inputs, false, first, rows, i, scale);
+    p.column(static_cast<const T *>(p.scale), p.inputs, p.by_column.scale, first, rows, i, scale);
     for (int r = 0; r < K + 2; ++r)
         for (int b = 0; b < padded; ++b) out.values[r * ROWS + b] *= scale[b];
 }

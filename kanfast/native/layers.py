@@ -66,9 +66,8 @@ def shape(
     has_scaler: bool,
 ) -> Shape:
     """The only `Shape` with these properties."""
-    wide, degree, grid_size = dtype == torch.float64, basis.degree, basis.grid_size
-    narrow = native._library().kanfast_is_narrow(wide, outputs, degree, grid_size)
-    return Shape(basis, outputs, inputs, dtype, grid_dtype, has_scaler, bool(narrow))
+    narrow = native._is_narrow(dtype, outputs, basis.degree, basis.grid_size)
+    return Shape(basis, outputs, inputs, dtype, grid_dtype, has_scaler, narrow)
 
 
 class Chain:
@@ -167,9 +166,9 @@ def backward(
         values: Those of all layers but the last one.
         needs: Whether the gradients of x and of tensors are needed; those of grids are not.
     """
-    rows, x = x.shape[0], _matrix(x)
+    rows, x = x.shape[0], native._matrix(x, x.dtype)
     values = [*map(_as_made, values, chain.shapes)]
-    g = _matrix(g) if chain.narrow else g.contiguous()
+    g = native._matrix(g, g.dtype) if chain.narrow else g.contiguous()
     given = zip((x, *tensors), needs, strict=True)
     grads = [torch.empty_like(t) if need else None for t, need in given]
     d_x, *addresses = [0 if t is None else t.data_ptr() for t in grads]
@@ -181,7 +180,7 @@ def backward(
         g.data_ptr(),
         not g.is_contiguous(),
         d_x,
-        native.SILU_SLOPE_POWERS,
+        native._silu_address(1),
         *map(_address, values),
         0,
         *map(_address, tensors),
@@ -202,8 +201,3 @@ def _as_made(values: Tensor, shape: Shape) -> Tensor:
     if values.stride() == steps:
         return values
     return values.new_empty_strided(values.shape, steps).copy_(values)
-
-
-def _matrix(t: Tensor) -> Tensor:
-    """t as it is if it, or its transpose, is contiguous."""
-    return t if t.is_contiguous() or t.stride() == (1, t.shape[0]) else t.contiguous()

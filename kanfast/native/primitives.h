@@ -406,6 +406,7 @@ template <typename T> int run(int op, int degree, Problem p) {
 
 /* op: 0 forward, 1 input_grad, 2 weight_grad. Returns 0, or 1 where memory ran out. */
 extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Call *call) {
-    const Problem p = {*call};
+    Problem p = {*call};
+    p.by_column = {bool(call->x_by_column), bool(call->scale_by_column), false, bool(call->g_by_column), bool(call->x_by_column)};
     return is_float64 ? run<double>(op, degree, p) : run<float>(op, degree, p);
 }

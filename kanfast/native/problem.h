@@ -12,7 +12,8 @@ template <typename T> struct Steps {
     T middle, step;
 };
 
-/* As `kanfast.native` packs them: 64 bits each. Tensors are contiguous and of the dtype of the call. */
+/* As `kanfast.native` packs them: 64 bits each. Tensors are of the dtype of the call and contiguous; matrices with one row for
+ * each of the batch may lie by column instead. */
 struct Call {
     int64_t rows, inputs, outputs;                      // B, I, O
     int64_t grid_size, deriv, uniform, activation;      // degree is a template argument
@@ -20,6 +21,7 @@ struct Call {
     const void *x, *scale, *c, *g, *residual, *grid;    // scale [B, I] or null
     const double *polynomial;                           // of silu: n + 1 powers, then n
     void *out;
+    int64_t x_by_column, scale_by_column, g_by_column;  // g of narrow layers only; what input_grad writes lies as x
 };
 
 /* A layer's parameters [O, I, G + k], [O, I], [O, I] in the place of c, and the gradients that are wanted; all may be null
@@ -32,7 +34,7 @@ struct Layer {
 
 /* Which matrices lie in memory column by column. */
 struct Columns {
-    bool x, y, g, d_x;  // y and g of narrow layers only
+    bool x, scale, y, g, d_x;  // y and g of narrow layers only
 };
 
 struct Problem : Call {
