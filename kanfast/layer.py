@@ -139,11 +139,11 @@ def evaluate(x: Tensor, chain: Chain, tensors: Sequence[Tensor]) -> Tensor:
 
 def _rows(x: Tensor, chain: Chain, tensors: Sequence[Tensor]) -> Tensor:
     if torch.is_grad_enabled():
-        if packing.any_differentiable(x, tensors[0]):
+        if tensors[0].requires_grad and not tensors[0].is_inference():
             return cast(Tensor, Layers.apply(chain, x, *tensors)[-1])
         for n, at in enumerate(chain.starts):  # no gradient goes further than a trained layer
             its = tensors[at : at + chain.counts[n]]
-            if packing.any_differentiable(*its):
+            if packing.any_differentiable(x, *its):
                 if n:
                     x = native.forward(native.chain(*chain.shapes[:n]), x, tensors[:at])
                     chain, tensors = native.chain(*chain.shapes[n:]), tensors[at:]

@@ -100,18 +100,15 @@ class Chain:
         )
 
         library = native._library()
-        self._run = functools.partial(library.kanfast_layers, is_float64, self.count, packed)
+        self.run = functools.partial(library.kanfast_layers, is_float64, self.count, packed)
 
-    def run(self, call: bytes) -> None:
-        """Calls the library."""
-        if self._run(call):
-            sizes = " and ".join(
-                f"{its.inputs} inputs, {its.outputs} outputs" for its in self.shapes
-            )
-            raise MemoryError(
-                f"kanfast.native needs buffers for layers of {sizes}, got no memory for them: use "
-                'backend="reference", which needs less'
-            )
+    def no_memory(self) -> MemoryError:
+        """What to raise where `run` returns 1."""
+        sizes = " and ".join(f"{its.inputs} inputs, {its.outputs} outputs" for its in self.shapes)
+        return MemoryError(
+            f"kanfast.native needs buffers for layers of {sizes}, got no memory for them: use "
+            'backend="reference", which needs less'
+        )
 
 
 @functools.cache
@@ -147,7 +144,8 @@ def all_values(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> list[Tenso
 def _forward(chain: Chain, x: Tensor, values: Iterable[int], tensors: Sequence[Tensor]) -> None:
     addresses = map(_address, tensors)
     head = (x.shape[0], torch.get_num_threads(), x.data_ptr(), 0, 0, 0, 0, 0)
-    chain.run(chain.forward.pack(*head, *values, *addresses))
+    if chain.run(chain.forward.pack(*head, *values, *addresses)):
+        raise chain.no_memory()
 
 
 def backward(
@@ -186,12 +184,12 @@ def backward(
         *map(_address, tensors),
         *addresses,
     )
-    if rows:
-        chain.run(call)
-    else:
+    if not rows:
         for d in grads:
             if d is not None:
                 d.zero_()
+    elif chain.run(call):
+        raise chain.no_memory()
     return grads
 
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any, cast
 
 from torch import Tensor, nn
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn.modules.module import _has_any_global_hook
 
 from kanfast import layer as layers
 from kanfast.native import layers as native
 from kanfast.nn.linear import KANLinear
-from kanfast.primitives import is_plain
 
 _FORWARD = KANLinear.forward
 
-# Of a layer, where hooks are, and what beside tensors and modules decides on its functions.
-_HOOKS = itemgetter(
-    "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-)
-_STATE = itemgetter(
-    "_backend", "grid_size", "spline_order", "enable_standalone_scale_spline", "_uniform"
-)
+# Of a layer, hooks and what beside its tensors and modules decides on its functions; and those.
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_SIZES = ("_backend", "grid_size", "spline_order", "enable_standalone_scale_spline", "_uniform")
+_STATE = itemgetter(*_HOOKS, *_SIZES)
+_PARTS = itemgetter("_parameters", "_buffers", "_modules", "_looked_at")
+# Of a tensor, what decides on its place in a native call.
+_NOTE = attrgetter("__class__", "shape", "dtype", "is_cpu", "requires_grad")
 
 
 class ChainCache:
@@ -64,7 +64,7 @@ def _look(module: nn.Module | None, x: Tensor) -> layers.Layer | None:
         or module.symbolic is not None
         or module._compiled_call_impl is not None
         or "forward" in module.__dict__
-        or any(_HOOKS(module.__dict__))
+        or any(map(module.__dict__.get, _HOOKS))
     ):
         return None
     return module.usual_layer(x.dtype)
@@ -73,8 +73,8 @@ def _look(module: nn.Module | None, x: Tensor) -> layers.Layer | None:
 class Known:
     """Layers that were looked at, to tell whether they still are what they were.
 
-    It keeps no tensor. It holds to the dictionaries of modules, as attributes of a module cost more
-    than the evaluation of a small layer.
+    It keeps no tensor, and takes what it compares from the dictionaries of modules, as attributes
+    of a module cost more than the evaluation of a small layer.
     """
 
     def __init__(self, modules: list[KANLinear], found: Sequence[layers.Layer]) -> None:
@@ -83,74 +83,47 @@ class Known:
         self.dtype, self.inputs = first.dtype, first.inputs
         self.fits = [its.outputs for its in self.chain.shapes[:-1]] == [its.inputs for its in rest]
         self._modules = modules
-        self._layers: list[tuple[Any, ...]] = []
-        self._hooks: list[Any] = []
-        self._notes: list[tuple[Any, ...] | None] = []
-        for module in modules:
-            its, inner = module.__dict__, module._modules
-            kind = type(inner.get("base_activation"))
-            self._layers.append(
-                (its, _STATE(its), kind, module._parameters, module._buffers, inner)
-            )
-            self._hooks += _HOOKS(its)
-            self._notes += [
-                None if t is None else _note(t) for t in _tensors_of(*self._layers[-1][3:5])
-            ]
+        self._states = [
+            ({}, {}, {}, {}, *_STATE(module.__dict__)[len(_HOOKS) :]) for module in modules
+        ]
+        self._activations = [type(module._modules.get("base_activation")) for module in modules]
+        self._notes = [_NOTE(t) for _, tensors in found for t in tensors]
 
     def tensors(self, modules: Mapping[str, nn.Module | None]) -> list[Tensor] | None:
         """Those of the layers if these are the same and nothing else has changed, or None."""
-        if [*modules.values()] != self._modules or any(self._hooks):
+        if [*modules.values()] != self._modules:
             return None
-        given: list[Tensor | None] = []
-        for its, state, kind, parameters, buffers, inner in self._layers:
-            looked_at, version = its["_looked_at"]
+        tensors: list[Any] = []
+        for module, state, activation in zip(
+            self._modules, self._states, self._activations, strict=True
+        ):
+            its = module.__dict__
+            parameters, buffers, inner, (grid, version) = _PARTS(its)
+            base, scaler = parameters.get("base_weight"), parameters.get("spline_scaler")
             if (
-                _STATE(its) != state
-                or type(inner.get("base_activation")) is not kind
-                or inner.get("symbolic") is not None
-                or buffers.get("mask") is not None
-                or looked_at is not buffers.get("grid")
-                or looked_at.is_inference()
-                or looked_at._version != version
+                type(module) is not KANLinear
+                or _STATE(its) != state
                 or "forward" in its
                 or "_compiled_call_impl" in its
+                or type(inner.get("base_activation")) is not activation
+                or inner.get("symbolic") is not None
+                or buffers.get("mask") is not None
+                or buffers.get("grid") is not grid
+                or grid.is_inference()
+                or grid._version != version
+                or is_legacy_batchedtensor(grid)
+                or (base is None) is not (activation is type(None))
+                or (scaler is None) is its["enable_standalone_scale_spline"]
             ):
                 return None
-            given += _tensors_of(parameters, buffers)
-        tensors = []
-        for t, note in zip(given, self._notes, strict=True):
-            if t is None:
-                if note is not None:
-                    return None
-                continue
-            if note is None:
+            weight = parameters.get("spline_weight")
+            if weight is None:
                 return None
-            kind, size, dtype, trained = note
-            if (
-                type(t) is not kind
-                or t.shape != size
-                or t.dtype is not dtype
-                or t.requires_grad is not trained
-                or not t.is_cpu
-                or not t.is_contiguous()
-                or not (kind is nn.Parameter or is_plain(t))
-            ):
-                return None
-            tensors.append(t)
-        return tensors
-
-
-def _tensors_of(
-    parameters: Mapping[str, Tensor | None], buffers: Mapping[str, Tensor | None]
-) -> tuple[Tensor | None, ...]:
-    """Weight, base, scaler and grid."""
-    return (
-        parameters.get("spline_weight"),
-        parameters.get("base_weight"),
-        parameters.get("spline_scaler"),
-        buffers.get("grid"),
-    )
-
-
-def _note(t: Tensor) -> tuple[Any, ...]:
-    return type(t), t.shape, t.dtype, t.requires_grad
+            tensors.append(weight)
+            if base is not None:
+                tensors.append(base)
+            if scaler is not None:
+                tensors.append(scaler)
+            tensors.append(grid)
+        same = [*map(_NOTE, tensors)] == self._notes and all(map(Tensor.is_contiguous, tensors))
+        return tensors if same else None

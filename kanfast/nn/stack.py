@@ -164,8 +164,9 @@ class LayerStack(nn.Module):
         With `update_grid`, each layer first moves its knots to its present input
         (`KANLinear.update_grid`).
         """
-        x = self._select_inputs(x)
         modules = self._modules  # attributes of a module cost more than a small layer
+        if self._buffers["input_mask"] is not None:
+            x = self._select_inputs(x)
         layers, plain = cast(nn.Module, modules["layers"])._modules, not modules["nodes"]
         if plain and not update_grid and not torch.compiler.is_compiling():
             y = self._chain.evaluate(layers, x)
