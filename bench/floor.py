@@ -107,7 +107,7 @@ def arithmetic(kan: KAN, batch: int) -> Work:
 
     def run(_: None) -> None:
         values = layers.all_values(chain, x, tensors)
-        layers.backward(chain, g, x, values[:-1], tensors, needs)
+        layers.backward(chain, g, (*values[:-1], *tensors), needs)
 
     return Work(run, lambda _: Result())
 

@@ -163,18 +163,18 @@ class Layers(Function):
         """Values of all layers."""
         values = native.all_values(chain, x, tensors)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, *values[:-1], *tensors)
+        ctx.save_for_backward(*values[:-1], *tensors)
         ctx.chain = chain
-        return tuple(values)
+        return tuple(values[1:])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of x and of tensors."""
         chain, saved, needs = ctx.chain, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        inputs, tensors = saved[: chain.count], saved[chain.count :]
         g, once = gradients[-1], not torch.is_grad_enabled() and _alone(*gradients)
         if once and g is not None and not any(map(_is_there, gradients[:-1])):
-            return None, *native.backward(chain, g, inputs[0], inputs[1:], tensors, needs)
+            return None, *native.backward(chain, g, saved, needs)
+        inputs, tensors = saved[: chain.count], saved[chain.count :]
         g = None
         found: tuple[Tensor | None, ...] = ()
         for n in range(chain.count - 1, -1, -1):
@@ -184,7 +184,7 @@ class Layers(Function):
             grads: Sequence[Tensor | None] = (None,) * len(wanted)
             if g is not None and once:
                 alone = native.chain(chain.shapes[n])
-                grads = native.backward(alone, g, inputs[n], (), its, wanted)
+                grads = native.backward(alone, g, (inputs[n], *its), wanted)
             elif g is not None:
                 grads = _differentiable_grad(g, inputs[n], chain.shapes[n], its, wanted)
             g, found = grads[0], (*grads[1:], *found)

@@ -253,7 +253,7 @@ def _layer_grad(
     of_layer = zip((weight, base, scaler, grid), (*needs[1:], False), strict=True)
     given = [(t, need) for t, need in of_layer if t is not None]
     tensors, wanted = zip(*given, strict=True)
-    grads = layers.backward(chain, g, x, (), tensors, (needs[0], *wanted))
+    grads = layers.backward(chain, g, (x, *tensors), (needs[0], *wanted))
     return [t for t in grads if t is not None]
 
 

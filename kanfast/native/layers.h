@@ -13,16 +13,16 @@ struct Shape {
     int64_t narrow;  // what kanfast_is_narrow says
 };
 
-/* What follows are pointers: the values [B, O] of every layer, which are null if nobody keeps them; its tensors, which are
- * weight, base, scaler and grid, those that it has; on the way back the gradients of these, null if they are not wanted. */
+/* What follows are pointers: the inputs [B, I] of every layer, x and values of layers, which are null if nobody keeps them; the
+ * layers' tensors, which are weight, base, scaler and grid, those that they have; on the way back the gradients of these, null
+ * if they are not wanted. */
 struct LayersCall {
     int64_t rows, threads;
-    const void *x;           // [B, I] of the first layer
-    int64_t x_by_column;     // and d_x
-    const void *g;           // [B, O] of the last one
-    int64_t g_by_column;     // only if that is narrow
-    void *d_x;               // or null
-    const double *slope;     // the polynomial of silu's derivative
+    int64_t x_by_column, g_by_column;  // x and d_x; g only if the last layer is narrow
+    void *y;                           // [B, O] of the last layer
+    const void *g;                     // or its gradient
+    void *d_x;                         // or null
+    const double *slope;               // the polynomial of silu's derivative
     void *pointers[];
 };
 
@@ -31,8 +31,8 @@ template <typename T> struct Layers {
     const Shape *shapes;
     const int64_t count, last = count - 1;
 
-    void *values(int64_t n) const { return call.pointers[n]; }
-    bool values_by_column(int64_t n) const { return n < last && shapes[n].narrow; }
+    void *input(int64_t n) const { return call.pointers[n]; }
+    bool by_column(int64_t n) const { return n ? shapes[n - 1].narrow : call.x_by_column; }  // the input of layer n
 
     int64_t tensors_of(int64_t n) const { return 2 + (shapes[n].activation != NONE) + shapes[n].has_scaler; }
 
@@ -52,12 +52,11 @@ template <typename T> struct Layers {
         p.rows = call.rows, p.inputs = shape.inputs, p.outputs = shape.outputs;
         p.grid_size = shape.grid_size, p.uniform = shape.uniform, p.activation = shape.activation;
         p.threads = call.threads, p.grid = tensors[scaler + 1], p.grid_is_float64 = shape.grid_is_float64;
+        p.x = input(n), p.by_column.x = by_column(n);
         p.layer.weight = tensors[0], p.layer.base = of(base, tensors + base), p.layer.scaler = of(shape.has_scaler, tensors + scaler);
         if (call.g == nullptr) return p;
         p.layer.d_weight = gradients[0], p.layer.d_base = of(base, gradients + base);
         p.layer.d_scaler = of(shape.has_scaler, gradients + scaler);
-        p.x = n ? values(n - 1) : call.x;
-        p.by_column.x = n ? values_by_column(n - 1) : call.x_by_column;
         p.polynomial = call.slope;
         return p;
     }
@@ -70,18 +69,16 @@ template <typename T> struct Layers {
     }
 
     int forward() const {
-        const bool kept = last == 0 || values(0);
+        const bool kept = last == 0 || input(1);
         const Buffer<T> even(kept ? 0 : largest()), odd(kept || last < 2 ? 0 : largest());
         if (!even || !odd) return 1;
-        const void *x = call.x;
-        bool by_column = call.x_by_column;
+        void *x = input(0);
         for (int64_t n = 0; n < count; ++n) {
             Problem p = problem(n);
-            p.x = x, p.by_column.x = by_column;
-            p.out = values(n) ? values(n) : static_cast<T *>(n % 2 ? odd : even);
-            p.by_column.y = values_by_column(n);
+            p.x = x;
+            x = p.out = n == last ? call.y : kept ? input(n + 1) : static_cast<T *>(n % 2 ? odd : even);
+            p.by_column.y = n < last && by_column(n + 1);
             if (run<T>(0, int(shapes[n].degree), p)) return 1;
-            x = p.out, by_column = p.by_column.y;
         }
         return 0;
     }
@@ -92,14 +89,13 @@ template <typename T> struct Layers {
         const Buffer<T> even(last == first ? 0 : largest()), odd(last - first < 2 ? 0 : largest());
         if (!even || !odd) return 1;
         const void *g = call.g;
-        bool by_column = call.g_by_column;
         for (int64_t n = last; n >= first; --n) {
             Problem p = problem(n);
-            p.g = g, p.by_column.g = by_column;
+            p.g = g, p.by_column.g = n < last ? by_column(n + 1) : call.g_by_column;
             p.layer.d_x = n == 0 ? call.d_x : n > first ? static_cast<T *>((last - n) % 2 ? odd : even) : nullptr;
-            p.by_column.d_x = n ? values_by_column(n - 1) : call.x_by_column;
+            p.by_column.d_x = by_column(n);
             if (run<T>(3, int(shapes[n].degree), p)) return 1;
-            g = p.layer.d_x, by_column = p.by_column.d_x;
+            g = p.layer.d_x;
         }
         return 0;
     }

@@ -77,13 +77,14 @@ class Chain:
         self.shapes = tuple(shapes)
         self.count = len(self.shapes)
         is_float64 = self.shapes[0].dtype == torch.float64
-        self.narrow = self.shapes[-1].narrow
+        self.before, last = self.shapes[:-1], self.shapes[-1]
+        self.outputs, self.narrow = last.outputs, last.narrow
         self.counts = [2 + its.has_base + its.has_scaler for its in self.shapes]  # of tensors
         self.starts = [0, *itertools.accumulate(self.counts[:-1])]  # where those of a layer begin
         tensors = sum(self.counts)
         self.forward = struct.Struct(f"{8 + self.count + tensors}q")  # struct LayersCall
         self.backward = struct.Struct(f"{8 + self.count + 2 * tensors}q")
-        self.unkept = (0,) * (self.count - 1)  # values
+        self.unkept = (0,) * (self.count - 1)  # the addresses of values between layers
         packed = b"".join(
             SHAPE.pack(
                 its.inputs,
@@ -122,67 +123,64 @@ def forward(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
 
     tensors are those of the first layer, then those of the second one, and so on.
     """
-    y = x.new_empty(x.shape[0], chain.shapes[-1].outputs)
-    _forward(chain, x, (*chain.unkept, y.data_ptr()), tensors)
+    y = x.new_empty(x.shape[0], chain.outputs)
+    _forward(chain, y, (x.data_ptr(), *chain.unkept, *map(_address, tensors)))
     return y
 
 
 def all_values(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The values of all layers; see `forward`.
+    """x and the values of all layers; see `forward`.
 
-    Those between layers are contiguous or, if that is faster, transposes of contiguous matrices.
+    Values between layers are contiguous or, if that is faster, transposes of contiguous matrices.
     """
-    rows, values = x.shape[0], []
-    *before, last = chain.shapes
-    for its in before:
+    rows, values = x.shape[0], [x]
+    for its in chain.before:
         values.append(x.new_empty_strided((rows, its.outputs), its.steps(rows)))
-    values.append(x.new_empty(rows, last.outputs))
-    _forward(chain, x, map(_address, values), tensors)
+    y = x.new_empty(rows, chain.outputs)
+    _forward(chain, y, map(_address, (*values, *tensors)))
+    values.append(y)
     return values
 
 
-def _forward(chain: Chain, x: Tensor, values: Iterable[int], tensors: Sequence[Tensor]) -> None:
-    addresses = map(_address, tensors)
-    head = (x.shape[0], torch.get_num_threads(), x.data_ptr(), 0, 0, 0, 0, 0)
-    if chain.run(chain.forward.pack(*head, *values, *addresses)):
+def _forward(chain: Chain, y: Tensor, addresses: Iterable[int]) -> None:
+    head = (y.shape[0], torch.get_num_threads(), 0, 0, y.data_ptr(), 0, 0, 0)
+    if chain.run(chain.forward.pack(*head, *addresses)):
         raise chain.no_memory()
 
 
 def backward(
-    chain: Chain,
-    g: Tensor,
-    x: Tensor,
-    values: Sequence[Tensor],
-    tensors: Sequence[Tensor],
-    needs: Sequence[bool],
+    chain: Chain, g: Tensor, given: Sequence[Tensor], needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients of x and of tensors, those that are needed.
+    """Gradients of x and of the layers' tensors, those that are needed.
 
     Args:
-        chain, x, tensors: Those of `forward`.
+        chain: That of `forward`.
         g: [B, O], that of the last layer's values.
-        values: Those of all layers but the last one.
+        given: What goes into each layer, x and the values of all but the last one, then the layers'
+            tensors.
         needs: Whether the gradients of x and of tensors are needed; those of grids are not.
     """
-    rows, x = x.shape[0], native._matrix(x, x.dtype)
-    values = [*map(_as_made, values, chain.shapes)]
+    x, *given = given
+    x, rows = native._matrix(x, x.dtype), x.shape[0]
     g = native._matrix(g, g.dtype) if chain.narrow else g.contiguous()
-    given = zip((x, *tensors), needs, strict=True)
-    grads = [torch.empty_like(t) if need else None for t, need in given]
-    d_x, *addresses = [0 if t is None else t.data_ptr() for t in grads]
+    for n, its in enumerate(chain.before):
+        if given[n].stride() != its.steps(rows):
+            given[n] = _as_made(given[n], its)
+    wanted = zip((x, *given[chain.count - 1 :]), needs, strict=True)
+    grads = [torch.empty_like(t) if need else None for t, need in wanted]
+    d_x, *others = [0 if t is None else t.data_ptr() for t in grads]
     call = chain.backward.pack(
         rows,
         torch.get_num_threads(),
-        x.data_ptr(),
         not x.is_contiguous(),
-        g.data_ptr(),
         not g.is_contiguous(),
+        0,
+        g.data_ptr(),
         d_x,
         native._silu_address(1),
-        *map(_address, values),
-        0,
-        *map(_address, tensors),
-        *addresses,
+        x.data_ptr(),
+        *map(_address, given),
+        *others,
     )
     if not rows:
         for d in grads:
@@ -194,8 +192,6 @@ def backward(
 
 
 def _as_made(values: Tensor, shape: Shape) -> Tensor:
-    """Values between layers as `all_values` made them, of which hooks may have saved a copy."""
+    """Values between layers as `all_values` made them, if a hook of saved tensors did not."""
     steps = shape.steps(values.shape[0])
-    if values.stride() == steps:
-        return values
     return values.new_empty_strided(values.shape, steps).copy_(values)
