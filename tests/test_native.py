@@ -147,14 +147,16 @@ class TestValues:
             torch.testing.assert_close(got, want, rtol=0, atol=bound * want.abs().max().item())
 
     @pytest.mark.parametrize("op", OPS)
-    def test_any_strides(self, op):
+    @pytest.mark.parametrize("outputs", [1, 4, 40])
+    @pytest.mark.parametrize("by_column", [False, True], ids=["expanded", "by column"])
+    def test_any_strides(self, by_column, outputs, op):
         basis = make_basis()
-        x, c, s, g, grid = make_case((16, 6, 4), basis, "float64", scale=True)
+        x, c, s, g, grid = make_case((16, 6, outputs), basis, "float64", scale=True)
         strided = (
             x.T.contiguous().T,
             c.permute(2, 0, 1).contiguous().permute(1, 2, 0),
-            s[:1].expand(16, 6),
-            g[:, :1].expand(16, 4),
+            s.T.contiguous().T if by_column else s[:1].expand(16, 6),
+            g.T.contiguous().T if by_column else g[:, :1].expand(16, outputs),
             grid.T.contiguous().T,
         )
         check(op, strided, basis)
