@@ -54,61 +54,36 @@ def fit(
     grid: Tensor,
     basis: Basis,
     dtype: torch.dtype,
-    seen: Shape | None = None,
 ) -> Layer | None:
     """A layer for `evaluate` and inputs of this dtype, or None unless its tensors are the usual.
 
     Of arguments that do not fit together it only says no: it is `kan_linear` that complains.
-
-    Args:
-        weight, base, scaler, grid: As in `Shape`.
-        basis: Which functions they are coefficients of.
-        dtype: That of the inputs.
-        seen: What was found before, which saves time if it still holds.
     """
-    has_scaler, of_grid = scaler is not None, grid.dtype
-    if not (
-        seen is not None
-        and seen.basis is basis
-        and seen.dtype is dtype
-        and seen.grid_dtype is of_grid
-        and seen.has_scaler is has_scaler
-        and seen.has_base is (base is not None)
-        and weight.shape == seen.sizes[0]
-    ):
-        if not has_code_for(weight, base, grid, basis):
-            return None
-        outputs, inputs, _ = weight.shape
-        seen = native.shape(basis, outputs, inputs, dtype, of_grid, has_scaler)
-    # Written out, as this takes about as long as a small layer.
-    size, edges, knots = seen.sizes
-    if not (
-        weight.shape == size
-        and weight.dtype is dtype
-        and weight.is_contiguous()
-        and weight.is_cpu
-        and (type(weight) is Parameter or is_plain(weight))
-        and grid.shape == knots
-        and grid.is_contiguous()
-        and grid.is_cpu
-        and not grid.requires_grad
-        and is_plain(grid)
-    ):
+    if not has_code_for(weight, base, grid, basis) or grid.requires_grad:
         return None
+    outputs, inputs, _ = weight.shape
+    shape = native.shape(
+        *(basis.grid_size, basis.degree, basis.activation, basis.uniform),
+        *(outputs, inputs, dtype, grid.dtype, scaler is not None),
+    )
+    size, edges, knots = shape.sizes
     tensors = [weight]
     for t in (base, scaler):
         if t is not None:
-            if not (
-                t.shape == edges
-                and t.dtype is dtype
-                and t.is_contiguous()
-                and t.is_cpu
-                and (type(t) is Parameter or is_plain(t))
-            ):
+            if t.shape != edges:
                 return None
             tensors.append(t)
+    for t in tensors:
+        if t.dtype is not dtype or not _is_usual(t):
+            return None
+    if weight.shape != size or grid.shape != knots or not _is_usual(grid):
+        return None
     tensors.append(grid)
-    return seen, tensors
+    return shape, tensors
+
+
+def _is_usual(t: Tensor) -> bool:
+    return t.is_contiguous() and t.is_cpu and (type(t) is Parameter or is_plain(t))
 
 
 def has_code_for(weight: Tensor, base: Tensor | None, grid: Tensor, basis: Basis) -> bool:

@@ -6,10 +6,10 @@ can go through either implementation. Gradients are not registered here: see `ka
 
 from __future__ import annotations
 
-import functools
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from torch.nn import Parameter
 
 from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
-from kanfast.basis import Basis, shared_basis
+from kanfast.basis import Basis
 from kanfast.native import layers
 
 
@@ -228,8 +228,7 @@ def _layer(
 ) -> Tensor:
     """`kanfast.native.layers.forward` of one layer, for compiled code."""
     checks.check_no_tangents((x, weight, base, scaler))
-    scalars = (grid_size, degree, activation, uniform)
-    chain = _chain(*scalars, weight.shape[:2], weight.dtype, grid.dtype, scaler is not None)
+    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
     return layers.forward(chain, x, [t for t in (weight, base, scaler, grid) if t is not None])
 
 
@@ -248,8 +247,7 @@ def _layer_grad(
 ) -> list[Tensor]:
     """`kanfast.native.layers.backward` of one layer, those that are needed, for compiled code."""
     checks.check_no_tangents((g, x, weight, base, scaler))
-    scalars = (grid_size, degree, activation, uniform)
-    chain = _chain(*scalars, weight.shape[:2], weight.dtype, grid.dtype, scaler is not None)
+    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
     of_layer = zip((weight, base, scaler, grid), (*needs[1:], False), strict=True)
     given = [(t, need) for t, need in of_layer if t is not None]
     tensors, wanted = zip(*given, strict=True)
@@ -257,20 +255,21 @@ def _layer_grad(
     return [t for t in grads if t is not None]
 
 
-@functools.cache
 def _chain(
+    weight: Tensor,
+    scaler: Tensor | None,
+    grid: Tensor,
     grid_size: int,
     degree: int,
     activation: str,
     uniform: bool,
-    edges: tuple[int, int],
-    dtype: torch.dtype,
-    grid_dtype: torch.dtype,
-    has_scaler: bool,
 ) -> layers.Chain:
     """A single layer."""
-    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
-    return layers.chain(layers.shape(basis, *edges, dtype, grid_dtype, has_scaler))
+    shape = layers.shape(
+        *(grid_size, degree, cast(Activation, activation), uniform),
+        *(weight.shape[0], weight.shape[1], weight.dtype, grid.dtype, scaler is not None),
+    )
+    return layers.chain(shape)
 
 
 def _fake_layer(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
@@ -303,6 +302,6 @@ def _define(
 layer_op = _define("layer", _layer, _fake_layer)
 layer_grad_op = _define("layer_grad", _layer_grad, _fake_layer_grad)
 
-forward_op.register_vmap(functools.partial(transforms.forward, forward_op))
-input_grad_op.register_vmap(functools.partial(transforms.input_grad, input_grad_op))
-weight_grad_op.register_vmap(functools.partial(transforms.weight_grad, weight_grad_op))
+forward_op.register_vmap(partial(transforms.forward, forward_op))
+input_grad_op.register_vmap(partial(transforms.input_grad, input_grad_op))
+weight_grad_op.register_vmap(partial(transforms.weight_grad, weight_grad_op))

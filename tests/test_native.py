@@ -314,9 +314,9 @@ class TestWholeLayer:
             assert not layer.takes(given)
         basis, dtype = make_basis(), x.dtype
         right = (weight, base, scaler, grid, basis, dtype)
-        seen, tensors = layer.fit(*right)
+        shape, tensors = layer.fit(*right)
         assert tensors == [weight, base, scaler, grid]
-        assert layer.fit(*right, seen)[0] is seen
+        assert layer.fit(*right)[0] is shape
         for given in (
             (weight, base, scaler, grid, basis, torch.float32),
             (weight[..., :-1], base, scaler, grid, basis, dtype),
@@ -334,7 +334,6 @@ class TestWholeLayer:
             (weight, base, scaler, grid, make_basis(4), dtype),
         ):
             assert layer.fit(*given) is None
-            assert layer.fit(*given, seen) is None
 
     @staticmethod
     def make(shape, knots, activation, with_scaler):

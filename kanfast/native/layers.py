@@ -7,13 +7,14 @@ import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from kanfast import native
-from kanfast.basis import Basis
+from kanfast.activations import Activation
+from kanfast.basis import Basis, shared_basis
 
 SHAPE = struct.Struct("9q")  # struct Shape in layers.h
 
@@ -48,9 +49,6 @@ class Shape:
         sizes = ((*edges, self.basis.num_splines), edges, (self.inputs, self.basis.num_knots))
         object.__setattr__(self, "sizes", sizes)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(None), ()  # a copy of a layer looks for its own
-
     def steps(self, rows: int) -> tuple[int, int]:
         """Strides of its outputs where another layer follows."""
         return (1, rows) if self.narrow else (self.outputs, 1)
@@ -58,7 +56,10 @@ class Shape:
 
 @functools.cache
 def shape(
-    basis: Basis,
+    grid_size: int,
+    degree: int,
+    activation: Activation,
+    uniform: bool,
     outputs: int,
     inputs: int,
     dtype: torch.dtype,
@@ -66,7 +67,8 @@ def shape(
     has_scaler: bool,
 ) -> Shape:
     """The only `Shape` with these properties."""
-    narrow = native._is_narrow(dtype, outputs, basis.degree, basis.grid_size)
+    basis = shared_basis(grid_size, degree, activation, uniform)
+    narrow = native._is_narrow(dtype, outputs, degree, grid_size)
     return Shape(basis, outputs, inputs, dtype, grid_dtype, has_scaler, narrow)
 
 

@@ -15,7 +15,7 @@ from kanfast import checks, compiled
 from kanfast import layer as layers
 from kanfast.activations import Activation
 from kanfast.basis import MAX_DEGREE, Basis, shared_basis
-from kanfast.native.layers import Shape, chain
+from kanfast.native.layers import chain
 from kanfast.nn.gridded import at_least_float32
 from kanfast.nn.measured import MeasuredLayer
 from kanfast.nn.residual import fused_name, make_residual
@@ -70,8 +70,6 @@ class KANLinear(MeasuredLayer):
         ValueError: A size, order or range that makes no sense, or an unknown backend.
         TypeError: A `base_activation` that is neither a module nor makes one.
     """
-
-    _shape: Shape | None = None  # of the last call
 
     def __init__(
         self,
@@ -191,10 +189,7 @@ class KANLinear(MeasuredLayer):
         weight, base, scaler, grid, activation = usual
         uniform = self._is_uniform_now(grid)
         basis = shared_basis(self.grid_size, self.spline_order, activation, uniform)
-        found = layers.fit(weight, base, scaler, grid, basis, dtype, self._shape)
-        if found is not None and found[0] is not self._shape:
-            self._shape = found[0]
-        return found
+        return layers.fit(weight, base, scaler, grid, basis, dtype)
 
     def _usual_tensors(
         self,
