@@ -23,7 +23,7 @@ FLAGS += ["-ffp-contract=fast", "-fno-exceptions", "-fno-rtti", "-fvisibility=hi
 HEADERS = [
     f"kanfast/native/{name}.h"
     for name in (
-        *("activations", "basis", "contract", "narrow", "pack"),
+        *("activations", "basis", "contract", "layers", "narrow", "pack"),
         *("primitives", "problem", "statistics", "vector"),
     )
 ]

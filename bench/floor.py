@@ -28,9 +28,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from kanfast import KAN, native
+from kanfast import KAN
 from kanfast.compare import count_parameters, mlp, mlp_widths
-from kanfast.layer import Arguments
+from kanfast.layer import Layer
+from kanfast.native import layers
 
 from .measures import Result, Work
 from .timing import Sample, interleave
@@ -96,14 +97,17 @@ def products() -> dict[str, Work]:
 
 def arithmetic(kan: KAN, batch: int) -> Work:
     """The native calls of a step, without autograd."""
-    first, last = (cast(Arguments, layer.usual_arguments()) for layer in kan.kan_layers)
+    parts = [cast(Layer, layer.usual_layer(torch.float32)) for layer in kan.kan_layers]
+    chain, tensors = (
+        layers.chain(*[part[0] for part in parts]),
+        [t for part in parts for t in part[1]],
+    )
     x, g = torch.rand(batch, WIDTHS[0]) * 2 - 1, torch.rand(batch, WIDTHS[-1])
+    needs = (False, *[t.requires_grad for t in tensors])
 
     def run(_: None) -> None:
-        hidden = native.layer(x, *first)
-        native.layer(hidden, *last)
-        between, *_ = native.layer_grad(g, hidden, *last, (True, True, True, True))
-        native.layer_grad(between, x, *first, (False, True, True, True))
+        values = layers.all_values(chain, x, tensors)
+        layers.backward(chain, g, (*values[:-1], *tensors), needs)
 
     return Work(run, lambda _: Result())
 

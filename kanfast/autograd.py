@@ -55,24 +55,24 @@ def weight_grad(
 
 def _differentiating(*tensors: Tensor | None) -> bool:
     """Whether a derivative may be asked for. If not, the Function would only cost time."""
-    if torch.compiler.is_exporting():
-        return False  # an exported program is the bare op, in either mode of tracing
-    if torch.compiler.is_compiling() or _forward_mode():
+    if torch.compiler.is_compiling():
+        # An exported program is the bare op, in either mode of tracing.
+        return not torch.compiler.is_exporting()
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return True
-    if torch._C._are_functorch_transforms_active():
-        return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-
-
-def _forward_mode() -> bool:
-    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+    if torch.is_grad_enabled():
+        for t in tensors:
+            if t is not None and t.requires_grad:
+                return True
+    return False
 
 
 def _apply(function: type[Function], *args: Any) -> Tensor:
-    if _forward_mode():
-        function = DUAL[function]
-    elif not (torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()):
-        function = EAGER[function]
+    if not torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0:
+            function = DUAL[function]
+        elif not torch._C._are_functorch_transforms_active():
+            function = EAGER[function]
     result: Tensor = function.apply(*args)
     return result
 

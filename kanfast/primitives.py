@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import _C, Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn import Parameter
 
 from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
-from kanfast.basis import Basis, shared_basis
+from kanfast.basis import Basis
+from kanfast.native import layers
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Spec:
 
     def differentiated(self) -> Spec:
         """The same with the next derivative of the functions."""
-        return replace(self, deriv=self.deriv + 1)
+        return Spec(self.basis, self.deriv + 1, self.precision, self.backend)
 
 
 def forward(
@@ -70,18 +71,22 @@ def unobserved(*tensors: Tensor | None) -> bool:
     Then the implementation is called directly, as torch takes longer to dispatch an op written in
     Python than a small layer to run.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._len_torch_function_stack()
-        or torch._C._get_tracing_state() is not None
-    ):
+    if torch.compiler.is_compiling() or is_observed():
         return False
     for t in tensors:  # noqa: SIM110 (a generator takes longer)
         if t is not None and not is_plain(t):
             return False
     return True
+
+
+def is_observed() -> bool:
+    """Whether a tracer of eager mode, a transform or a mode would see an op."""
+    return (
+        _C._are_functorch_transforms_active()
+        or _C._len_torch_dispatch_stack() > 0
+        or _C._len_torch_function_stack() > 0
+        or _C._get_tracing_state() is not None
+    )
 
 
 def is_plain(t: Tensor) -> bool:
@@ -118,7 +123,7 @@ def _run(
     out_dtype: torch.dtype,
 ) -> Tensor:
     checks.check_no_tangents(tensors)
-    device = next(t.device.type for t in tensors if t is not None)
+    device = cast(Tensor, tensors[0]).device.type
     call: Callable[..., Tensor] = getattr(_module(backend), primitive)
     keywords = {"basis": basis, "deriv": deriv, "precision": precision, "out_dtype": out_dtype}
     if not checks.autocasting(device):
@@ -221,10 +226,10 @@ def _layer(
     activation: str,
     uniform: bool,
 ) -> Tensor:
-    """`kanfast.native.layer`, for compiled code."""
-    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
+    """`kanfast.native.layers.forward` of one layer, for compiled code."""
     checks.check_no_tangents((x, weight, base, scaler))
-    return native.layer(x, weight, base, scaler, grid, basis)
+    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
+    return layers.forward(chain, x, [t for t in (weight, base, scaler, grid) if t is not None])
 
 
 def _layer_grad(
@@ -240,11 +245,31 @@ def _layer_grad(
     activation: str,
     uniform: bool,
 ) -> list[Tensor]:
-    """Those of `kanfast.native.layer_grad` that are needed, for compiled code."""
-    basis = shared_basis(grid_size, degree, cast(Activation, activation), uniform)
+    """`kanfast.native.layers.backward` of one layer, those that are needed, for compiled code."""
     checks.check_no_tangents((g, x, weight, base, scaler))
-    grads = native.layer_grad(g, x, weight, base, scaler, grid, basis, tuple(needs))
+    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
+    of_layer = zip((weight, base, scaler, grid), (*needs[1:], False), strict=True)
+    given = [(t, need) for t, need in of_layer if t is not None]
+    tensors, wanted = zip(*given, strict=True)
+    grads = layers.backward(chain, g, (x, *tensors), (needs[0], *wanted))
     return [t for t in grads if t is not None]
+
+
+def _chain(
+    weight: Tensor,
+    scaler: Tensor | None,
+    grid: Tensor,
+    grid_size: int,
+    degree: int,
+    activation: str,
+    uniform: bool,
+) -> layers.Chain:
+    """A single layer."""
+    shape = layers.shape(
+        *(grid_size, degree, cast(Activation, activation), uniform),
+        *(weight.shape[0], weight.shape[1], weight.dtype, grid.dtype, scaler is not None),
+    )
+    return layers.chain(shape)
 
 
 def _fake_layer(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]

@@ -2,7 +2,9 @@
 
 import copy
 import pickle
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
 from kanfast import KAN, KANLinear, layer, native
-from kanfast.nn import chain
+from kanfast.nn.chain import ChainCache
 from kanfast.nn.nodes import Nodes
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -26,20 +28,25 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
     forward = layer.Layers.forward
 
-    def counted(ctx: Any, layers: Any, *rest: Any) -> tuple[Tensor, ...]:
-        seen.append(len(layers))
-        return forward(ctx, layers, *rest)
+    def counted(ctx: Any, chain: Any, *rest: Any) -> tuple[Tensor, ...]:
+        seen.append(chain.count)
+        return forward(ctx, chain, *rest)
 
     monkeypatch.setattr(layer.Layers, "forward", staticmethod(counted))
     return seen
 
 
-def make(dtype: torch.dtype = torch.float64, rows: tuple[int, ...] = (40,)) -> tuple[KAN, Tensor]:
+def make(
+    dtype: torch.dtype = torch.float64,
+    rows: tuple[int, ...] = (40,),
+    widths: Sequence[int] = WIDTHS,
+    **options: Any,
+) -> tuple[KAN, Tensor]:
     torch.manual_seed(0)
-    model = KAN(WIDTHS, grid_size=4, dtype=dtype, backend="native")
+    model = KAN(widths, **{"grid_size": 4, "dtype": dtype, "backend": "native", **options})
     for part in model.kan_layers:
         nn.init.normal_(part.spline_weight, std=0.5)
-    return model, torch.rand(*rows, WIDTHS[0], dtype=dtype) * 2 - 1
+    return model, torch.rand(*rows, widths[0], dtype=dtype) * 2 - 1
 
 
 def one_by_one(model: KAN, x: Tensor) -> Tensor:
@@ -68,6 +75,27 @@ def test_values_and_gradients_bit_for_bit(
     assert calls == [3]
     want = one_by_one(model, x)
     assert_equal([y, *gradients(y, tensors)], [want, *gradients(want, tensors)])
+    with torch.no_grad():
+        assert_equal([model(x)], [want])
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["trained", "frozen"])
+@pytest.mark.parametrize("options", [{}, {"grid_size": 30}, {"base_activation": None}], ids=str)
+@pytest.mark.parametrize(
+    "widths", [[2, 20, 3, 9, 1], [20, 2, 2, 2, 2], [1, 1], [9, 4, 30]], ids=str
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_narrow_and_wide_layers(
+    dtype: torch.dtype, widths: list[int], options: dict[str, Any], frozen: bool
+) -> None:
+    """Between narrow layers values and gradients lie by column, and elsewhere by row."""
+    model, x = make(dtype, (150,), widths, **options)
+    model.kan_layers[0].requires_grad_(not frozen or len(widths) == 2)
+    tensors = [p for p in model.parameters() if p.requires_grad]
+    y, want = model(x), one_by_one(model, x)
+    assert y.is_contiguous()
+    assert_equal([y, *gradients(y, tensors)], [want, *gradients(want, tensors)])
+    assert_equal(gradients(model(x.requires_grad_()), [x]), gradients(one_by_one(model, x), [x]))
     with torch.no_grad():
         assert_equal([model(x)], [want])
 
@@ -245,6 +273,20 @@ def test_hooks_see_every_layer(calls: list[int]) -> None:
     assert calls == [3]
 
 
+@pytest.mark.parametrize("attribute", ["_forward_hooks", "_backward_hooks"])
+def test_hooks_in_a_new_dictionary_are_seen(attribute: str) -> None:
+    model, x = make()
+    model(x)
+    part, seen = model.kan_layers[1], []
+    setattr(part, attribute, OrderedDict())
+    if "forward" in attribute:
+        part.register_forward_hook(lambda *_: seen.append(1))
+    else:
+        part.register_full_backward_hook(lambda *_: seen.append(1))
+    model(x).sum().backward()
+    assert seen == [1]
+
+
 def test_a_patched_class_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = make()
     forward, seen = KANLinear.forward, []
@@ -351,6 +393,63 @@ def test_new_memory_behind_a_parameter_is_noticed() -> None:
         model(x)
 
 
+def test_changes_between_calls_are_noticed() -> None:
+    model, x = make()
+    part = model.kan_layers[1]
+
+    def new_parameter() -> None:
+        part.spline_weight = nn.Parameter(part.spline_weight.detach() * 2)
+
+    def new_grid() -> None:
+        part.grid = part.grid + 0.1
+
+    def moved_grid() -> None:
+        part.grid[:, 4].add_(0.05)  # no longer equally spaced
+
+    def swapped() -> None:
+        model.layers[1] = KANLinear(5, 4, grid_size=3, dtype=torch.float64, backend="native")
+
+    def scaled() -> None:
+        part = model.kan_layers[1]
+        part.enable_standalone_scale_spline = False
+        del part.spline_scaler
+
+    model(x)
+    for change in (new_parameter, new_grid, moved_grid, model.float, model.double, swapped, scaled):
+        with torch.no_grad():
+            change()
+        given = x.to(model.kan_layers[0].grid.dtype)
+        got, want = model(given), one_by_one(model, given)
+        tensors = list(model.parameters())
+        assert_equal([got, *gradients(got, tensors)], [want, *gradients(want, tensors)])
+
+
+def test_a_grid_with_a_gradient_has_none() -> None:
+    model, x = make()
+    model.kan_layers[1].grid.requires_grad_()
+    y = model(x)
+    tensors = list(model.parameters())
+    assert_equal(gradients(y, tensors), gradients(one_by_one(model, x), tensors))
+    y = model(x)
+    (grad,) = torch.autograd.grad(y.sum(), model.kan_layers[1].grid, allow_unused=True)
+    assert grad is None
+
+
+def test_calls_from_several_threads() -> None:
+    model, _ = make()
+    batches = [torch.rand(200 + n, 3, dtype=torch.float64) for n in range(4)] * 4
+    tensors = list(model.parameters())
+
+    def job(x: Tensor) -> list[Tensor]:
+        y = model(x)
+        return [y, *gradients(y, tensors)]
+
+    want = [job(x) for x in batches]
+    with ThreadPoolExecutor(4) as pool:
+        for got, expected in zip(pool.map(job, batches), want, strict=True):
+            assert_equal(got, expected)
+
+
 @pytest.mark.parametrize("what", ["spline_weight", "grid"])
 def test_changes_in_place_before_the_backward_pass_raise(what: str) -> None:
     model, x = make()
@@ -365,6 +464,10 @@ def test_outputs_may_be_changed_in_place() -> None:
     model, x = make()
     tensors = list(model.parameters())
     assert_equal(gradients(model(x).mul_(2), tensors), gradients(model(x) * 2, tensors))
+
+
+def by_column(t: Tensor) -> Tensor:
+    return t.T.contiguous().T if t.shape[0] == 40 else t
 
 
 def test_checkpoints_and_a_second_backward_pass() -> None:
@@ -384,6 +487,9 @@ def test_checkpoints_and_a_second_backward_pass() -> None:
     with torch.autograd.graph.save_on_cpu():
         y = model(x)
     assert_equal(gradients(y, tensors), want)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: t, by_column):
+        y = model(x)
+    assert_equal(gradients(y, tensors), want)
 
 
 def test_inputs_that_do_not_fit_raise_as_before() -> None:
@@ -397,4 +503,4 @@ def test_inputs_that_do_not_fit_raise_as_before() -> None:
 
 
 def test_none_for_no_kan_layers() -> None:
-    assert chain.evaluate([nn.Linear(2, 2)], torch.zeros(1, 2)) is None
+    assert ChainCache().evaluate({"0": nn.Linear(2, 2)}, torch.zeros(1, 2)) is None

@@ -13,6 +13,7 @@ from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_c
 from torch.autograd import gradcheck, gradgradcheck
 
 from kanfast import KAN, kan_linear, layer, native, packing, reference
+from kanfast.native import layers as native_layers
 from kanfast.ops import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -146,14 +147,16 @@ class TestValues:
             torch.testing.assert_close(got, want, rtol=0, atol=bound * want.abs().max().item())
 
     @pytest.mark.parametrize("op", OPS)
-    def test_any_strides(self, op):
+    @pytest.mark.parametrize("outputs", [1, 4, 40])
+    @pytest.mark.parametrize("by_column", [False, True], ids=["expanded", "by column"])
+    def test_any_strides(self, by_column, outputs, op):
         basis = make_basis()
-        x, c, s, g, grid = make_case((16, 6, 4), basis, "float64", scale=True)
+        x, c, s, g, grid = make_case((16, 6, outputs), basis, "float64", scale=True)
         strided = (
             x.T.contiguous().T,
             c.permute(2, 0, 1).contiguous().permute(1, 2, 0),
-            s[:1].expand(16, 6),
-            g[:, :1].expand(16, 4),
+            s.T.contiguous().T if by_column else s[:1].expand(16, 6),
+            g.T.contiguous().T if by_column else g[:, :1].expand(16, outputs),
             grid.T.contiguous().T,
         )
         check(op, strided, basis)
@@ -282,7 +285,7 @@ class TestWholeLayer:
     @pytest.mark.parametrize("shape", [(37, 4, 3), (300, 20, 40), (0, 3, 2)], ids=str)
     def test_values_and_gradients(self, shape, knots, activation, with_scaler):
         whole, plain, tensors, g = self.make(shape, knots, activation, with_scaler)
-        assert layer.fits(*whole.args)
+        assert layer.takes(whole.args[0])
         results = []
         for call in (whole, plain):
             y = call()
@@ -304,19 +307,33 @@ class TestWholeLayer:
 
     def test_what_does_not_fit_goes_the_usual_way(self):
         whole, *_ = self.make((5, 3, 2), "uniform", "silu", True)
-        x, ((weight, base, scaler, grid, basis),) = whole.args
-        assert layer.fits(x.expand(4, 5, 3), ((weight, base, scaler, grid, basis),))
-        for given, *other in (
-            (x[:, :2], weight, base, scaler, grid, basis),
-            (x.float(), weight, base, scaler, grid, basis),
-            (x, weight[..., :-1], base, scaler, grid, basis),
-            (x, weight, base[:, :2], scaler, grid, basis),
-            (x, weight, base, scaler.T, grid, basis),
-            (x, weight, None, scaler, grid, basis),
-            (x, weight, base, scaler, grid[:2], basis),
-            (x, weight, base, scaler, grid, make_basis(activation="gelu")),
+        x, _, (weight, base, scaler, grid) = whole.args
+        for given in (x, x.expand(4, 5, 3), x[:0], x[0], x.float()):
+            assert layer.takes(given)
+        for given in (x.half(), x.to("meta"), x.sum(), x.int()):
+            assert not layer.takes(given)
+        basis, dtype = make_basis(), x.dtype
+        right = (weight, base, scaler, grid, basis, dtype)
+        shape, tensors = layer.fit(*right)
+        assert tensors == [weight, base, scaler, grid]
+        assert layer.fit(*right)[0] is shape
+        for given in (
+            (weight, base, scaler, grid, basis, torch.float32),
+            (weight[..., :-1], base, scaler, grid, basis, dtype),
+            (weight[0], base, scaler, grid, basis, dtype),
+            (weight.to("meta"), base, scaler, grid, basis, dtype),
+            (weight, base[:, :2], scaler, grid, basis, dtype),
+            (weight, base, scaler.T, grid, basis, dtype),
+            (weight, base, scaler.float(), grid, basis, dtype),
+            (weight, base, scaler.T.contiguous().T, grid, basis, dtype),
+            (weight, None, scaler, grid, basis, dtype),
+            (weight, base, scaler, grid[:2], basis, dtype),
+            (weight, base, scaler, grid.half(), basis, dtype),
+            (weight, base, scaler, grid.clone().requires_grad_(), basis, dtype),
+            (weight, base, scaler, grid, make_basis(activation="gelu"), dtype),
+            (weight, base, scaler, grid, make_basis(4), dtype),
         ):
-            assert not layer.fits(given, (other,))
+            assert layer.fit(*given) is None
 
     @staticmethod
     def make(shape, knots, activation, with_scaler):
@@ -335,7 +352,8 @@ class TestWholeLayer:
             c = packing._plain(weight, base, scaler)
             return kan_linear(x, c, grid, basis=basis, backend="reference")
 
-        whole = partial(layer.evaluate, x, ((weight, base, scaler, grid, basis),))
+        shape, its = layer.fit(weight, base, scaler, grid, basis, x.dtype)
+        whole = partial(layer.evaluate, x, native_layers.chain(shape), its)
         tensors = [t for t in (x, weight, base, scaler) if t is not None]
         return whole, plain, tensors, torch.randn(rows, outputs, generator=generator).double()
 

@@ -22,13 +22,12 @@ from kanfast.basis import Basis
 PRECISIONS = ("float64", "ieee", "tf32x3", "tf32")
 # Instruction sets by torch's name for what the processor has, the best one first.
 BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
-# Multiplications and additions of whole registers below which other threads are left asleep.
+# Operations with whole registers below which other threads are left asleep, as in primitives.h.
 SERIAL_WORK = 100_000
 
-FORWARD, INPUT_GRAD, WEIGHT_GRAD, BACKWARD = range(4)
+FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
 NO_ACTIVATION, GIVEN, SILU = range(3)
-PROBLEM = struct.Struct("24q")  # struct Problem in problem.h
-
+CALL = struct.Struct("20q")  # struct Call in problem.h
 PACK = struct.Struct("12q")  # struct Pack in pack.h
 
 
@@ -55,8 +54,8 @@ def forward(
     out_dtype: torch.dtype,
 ) -> Tensor:
     """F_n [B, O], see `kanfast.reference.forward`; precision is one of `PRECISIONS`."""
-    y = x.new_empty((x.shape[0], c.shape[2]), dtype=_dtype(precision))
-    return _run(FORWARD, x, s, c, None, grid, basis, deriv, c.shape[2], y).to(out_dtype)
+    y = x.new_empty(x.shape[0], c.shape[2], dtype=_dtype(precision))
+    return _as(out_dtype, _run(FORWARD, x, s, c, None, grid, basis, deriv, c.shape[2], y))
 
 
 def input_grad(
@@ -71,8 +70,10 @@ def input_grad(
     out_dtype: torch.dtype,
 ) -> Tensor:
     """P_n [B, I], see `kanfast.reference.input_grad`."""
-    v = x.new_empty(x.shape, dtype=_dtype(precision))
-    return _run(INPUT_GRAD, x, None, c, g, grid, basis, deriv, c.shape[2], v).to(out_dtype)
+    dtype = _dtype(precision)
+    x = _matrix(x, dtype)
+    v = torch.empty_like(x)
+    return _as(out_dtype, _run(INPUT_GRAD, x, None, c, g, grid, basis, deriv, c.shape[2], v))
 
 
 def weight_grad(
@@ -88,8 +89,12 @@ def weight_grad(
 ) -> Tensor:
     """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
     outputs = g.shape[1]
-    w = x.new_empty((basis.num_functions, x.shape[1], outputs), dtype=_dtype(precision))
-    return _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w).to(out_dtype)
+    w = x.new_empty(basis.num_functions, x.shape[1], outputs, dtype=_dtype(precision))
+    return _as(out_dtype, _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w))
+
+
+def _as(dtype: torch.dtype, t: Tensor) -> Tensor:
+    return t if t.dtype == dtype else t.to(dtype)
 
 
 def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
@@ -137,14 +142,17 @@ def _run(
     if not (rows and inputs and outputs):
         return out.zero_()
     dtype = out.dtype
-    x, grid = _plain(x, dtype), _plain(grid, grid.dtype)
-    s, c, g = (None if t is None else _plain(t, dtype) for t in (s, c, g))
-    kind, residual, powers = NO_ACTIVATION, None, None
+    x, grid = _matrix(x, dtype), _plain(grid, grid.dtype)
+    s, c = None if s is None else _matrix(s, dtype), None if c is None else _plain(c, dtype)
+    if g is not None:
+        narrow = _is_narrow(dtype, outputs, basis.degree, basis.grid_size)
+        g = _matrix(g, dtype) if narrow else _plain(g, dtype)
+    kind, residual, polynomial = NO_ACTIVATION, None, 0
     if basis.activation == "silu":
-        kind, powers = SILU, _silu_powers(deriv)
+        kind, polynomial = SILU, _silu_address(deriv)
     elif basis.activation != "none":
         kind, residual = GIVEN, activation(basis.activation, x, deriv).contiguous()
-    problem = PROBLEM.pack(
+    call = CALL.pack(
         rows,
         inputs,
         outputs,
@@ -152,123 +160,26 @@ def _run(
         deriv,
         basis.uniform,
         kind,
-        _threads(rows, inputs, outputs, dtype, basis),
-        grid.dtype == torch.float64,
-        *map(_address, (x, s, c, g, residual, grid)),
-        0 if powers is None else ctypes.addressof(powers),
-        out.data_ptr(),
-        *[0] * 7,
-    )
-    _call(op, dtype, basis, problem, inputs, outputs)
-    return out
-
-
-def layer(
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-) -> Tensor:
-    """A layer [B, O] straight from its parameters: x [B, I], weight [O, I, G + k], others [O, I].
-
-    All are contiguous and of the dtype of x, float32 or float64; grid may be of either. The
-    activation is "silu", with a base, or "none", without one.
-    """
-    y = x.new_empty((x.shape[0], weight.shape[0]))
-    _run_layer(FORWARD, x, weight, base, scaler, grid, basis, y)
-    return y
-
-
-def layer_grad(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-    needs: tuple[bool, ...],
-) -> tuple[Tensor | None, ...]:
-    """The gradients of x, weight, base and scaler that are needed, from that of `layer`."""
-    d_x = torch.empty_like(x) if needs[0] else None
-    d_weight = torch.empty_like(weight) if needs[1] else None
-    d_base = torch.empty_like(base) if base is not None and needs[2] else None
-    d_scaler = torch.empty_like(scaler) if scaler is not None and needs[3] else None
-    grads = (d_x, d_weight, d_base, d_scaler)
-    if x.shape[0]:
-        g = g.contiguous()
-        _run_layer(BACKWARD, x, weight, base, scaler, grid, basis, None, g, *grads)
-    else:
-        for t in grads:
-            if t is not None:
-                t.zero_()
-    return grads
-
-
-def _run_layer(
-    op: int,
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    basis: Basis,
-    y: Tensor | None,
-    g: Tensor | None = None,
-    d_x: Tensor | None = None,
-    d_weight: Tensor | None = None,
-    d_base: Tensor | None = None,
-    d_scaler: Tensor | None = None,
-) -> None:
-    # Written out, as this takes about as long as a small layer.
-    rows, inputs = x.shape
-    if not rows:
-        return
-    outputs, dtype = weight.shape[0], x.dtype
-    problem = PROBLEM.pack(
-        rows,
-        inputs,
-        outputs,
-        basis.grid_size,
-        0,
-        basis.uniform,
-        NO_ACTIVATION if base is None else SILU,
-        _threads(rows, inputs, outputs, dtype, basis),
+        torch.get_num_threads(),
         grid.dtype == torch.float64,
         x.data_ptr(),
-        0,
-        0,
+        0 if s is None else s.data_ptr(),
+        0 if c is None else c.data_ptr(),
         0 if g is None else g.data_ptr(),
-        0,
+        0 if residual is None else residual.data_ptr(),
         grid.data_ptr(),
-        SILU_SLOPE_POWERS if op == BACKWARD else 0,
-        0 if y is None else y.data_ptr(),
-        weight.data_ptr(),
-        0 if base is None else base.data_ptr(),
-        0 if scaler is None else scaler.data_ptr(),
-        0 if d_x is None else d_x.data_ptr(),
-        0 if d_weight is None else d_weight.data_ptr(),
-        0 if d_base is None else d_base.data_ptr(),
-        0 if d_scaler is None else d_scaler.data_ptr(),
+        polynomial,
+        out.data_ptr(),
+        not x.is_contiguous(),
+        s is not None and not s.is_contiguous(),
+        g is not None and not g.is_contiguous(),
     )
-    _call(op, dtype, basis, problem, inputs, outputs)
-
-
-def _threads(rows: int, inputs: int, outputs: int, dtype: torch.dtype, basis: Basis) -> int:
-    work = rows * inputs * (8 + outputs * dtype.itemsize * (basis.degree + 2) // 64)
-    return torch.get_num_threads() if work > SERIAL_WORK else 1
-
-
-def _call(
-    op: int, dtype: torch.dtype, basis: Basis, problem: bytes, inputs: int, outputs: int
-) -> None:
-    if _library().kanfast_run(op, dtype == torch.float64, basis.degree, problem):
+    if _library().kanfast_run(op, dtype == torch.float64, basis.degree, call):
         raise MemoryError(
             f"kanfast.native needs buffers for {inputs} inputs and {outputs} outputs, got no "
             'memory for them: use backend="reference", which needs less'
         )
+    return out
 
 
 def _dtype(precision: str) -> torch.dtype:
@@ -277,6 +188,19 @@ def _dtype(precision: str) -> torch.dtype:
 
 def _plain(t: Tensor, dtype: torch.dtype) -> Tensor:
     return t if t.dtype == dtype and t.is_contiguous() else t.to(dtype).contiguous()
+
+
+def _matrix(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """t in this dtype, and so that it or its transpose is contiguous."""
+    if t.dtype != dtype:
+        t = t.to(dtype)
+    return t if t.is_contiguous() or t.stride() == (1, t.shape[0]) else t.contiguous()
+
+
+@functools.cache
+def _is_narrow(dtype: torch.dtype, outputs: int, degree: int, grid_size: int) -> bool:
+    wide = dtype == torch.float64
+    return bool(_library().kanfast_is_narrow(wide, outputs, degree, grid_size))
 
 
 def _address(t: Tensor | None) -> int:
@@ -293,8 +217,11 @@ def _silu_powers(n: int) -> ctypes.Array[ctypes.c_double] | None:
     return (ctypes.c_double * len(powers))(*powers) if n else None
 
 
-_SLOPE = _silu_powers(1)
-SILU_SLOPE_POWERS = 0 if _SLOPE is None else ctypes.addressof(_SLOPE)
+@functools.cache
+def _silu_address(n: int) -> int:
+    """Where they are, which is the same as long as the program runs."""
+    powers = _silu_powers(n)
+    return 0 if powers is None else ctypes.addressof(powers)
 
 
 def _library() -> ctypes.CDLL:
@@ -316,6 +243,8 @@ def _load() -> ctypes.CDLL | str:
         except OSError as error:
             return f"its library cannot be loaded ({error})"
         library.kanfast_run.argtypes = [ctypes.c_int] * 3 + [ctypes.c_char_p]
+        library.kanfast_layers.argtypes = [ctypes.c_int] * 2 + [ctypes.c_char_p] * 2
+        library.kanfast_is_narrow.argtypes = [ctypes.c_int, ctypes.c_int64] * 2
         library.kanfast_pack.argtypes = [ctypes.c_int, ctypes.c_char_p]
         return library
     return "it was not compiled for this processor when kanfast was installed"

@@ -189,18 +189,18 @@ template <typename T> void silu(const Problem &p, const T *x, int rows, T *out, 
 template <typename T, int K>
 void evaluate(const Problem &p, const Cell<K> *cells, int64_t first, int rows, int64_t i, Block<T, K> &out, Block<T, K> *slopes = nullptr) {
     alignas(64) T x[ROWS], scale[ROWS];
-    const int padded = p.column(static_cast<const T *>(p.x), first, rows, i, x);
+    const int padded = p.column(static_cast<const T *>(p.x), p.inputs, p.by_column.x, first, rows, i, x);
     if (p.uniform)
         uniform_splines<T, K>(p, x, padded, i, out, slopes);
     else
         general_splines<T, K>(p, x, padded, i, cells + i * (p.grid_size + 2 * K), out);
     T *residual = out.values + (K + 1) * ROWS, *slope = slopes ? slopes->values + (K + 1) * ROWS : nullptr;
     if (p.activation == SILU) silu(p, x, padded, residual, slope);
-    if (p.activation == GIVEN) p.column(static_cast<const T *>(p.residual), first, rows, i, residual);
+    if (p.activation == GIVEN) p.column(static_cast<const T *>(p.residual), p.inputs, false, first, rows, i, residual);
     if (p.activation == NONE) memset(residual, 0, ROWS * sizeof(T));
     if (p.activation == NONE && slope) memset(slope, 0, ROWS * sizeof(T));
     if (p.scale == nullptr) return;
-    p.column(static_cast<const T *>(p.scale), first, rows, i, scale);
+    p.column(static_cast<const T *>(p.scale), p.inputs, p.by_column.scale, first, rows, i, scale);
     for (int r = 0; r < K + 2; ++r)
         for (int b = 0; b < padded; ++b) out.values[r * ROWS + b] *= scale[b];
 }

@@ -74,22 +74,38 @@ void forward_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *bl
     }
 }
 
-/* dx[b][i], of rows at a stride, as input_grad_tile. g [outputs][ROWS]. */
+/* dx[b][i], with steps between rows and between inputs, as input_grad_tile. g [outputs][ROWS]. */
 template <typename T, int K>
-void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *blocks, const T *tables, const T *g, T *dx, int64_t stride) {
+void input_grad_narrow(int rows, int inputs, int64_t outputs, const Block<T, K> *blocks, const T *tables, const T *g, T *dx, int64_t row_step, int64_t step) {
     constexpr int L = Simd<T>::lanes;
     for (int b = 0; b < rows; b += L)
         for (int i = 0; i < inputs; ++i) {
             const Row<T, K> row(blocks[i], b);
             Vec<T> sum = {};
             for (int o = 0; o < outputs; ++o) sum += load(g + o * ROWS + b) * row.edge(tables + (i * outputs + o) * table_size<T>());
-            T lane[L];
+            T lane[L], *to = dx + b * row_step + i * step;
+            if (row_step == 1 && b + L <= rows) {
+                store(to, sum);
+                continue;
+            }
             store(lane, sum);
-            for (int l = 0; l < L && b + l < rows; ++l) dx[(b + l) * stride + i] = lane[l];
+            for (int l = 0; l < L && b + l < rows; ++l) to[l * row_step] = lane[l];
         }
 }
 
-/* dc[j][o] += values times g, as weight_grad_tile, with all the splines of a row written out: dense [splines][ROWS]. */
+/* sums[q] = the products of the rows q of f with g, added up. */
+template <typename T, int N> void dot(const T *f, const T *g, int rows, T *sums) {
+    Vec<T> products[8] = {};
+    for (int b = 0; b < rows; b += Simd<T>::lanes) {
+        const Vec<T> gradient = load(g + b);
+#pragma GCC unroll 8
+        for (int q = 0; q < N; ++q) products[q] += load(f + q * ROWS + b) * gradient;
+    }
+    for (int q = 0; q < 8; ++q) sums[q] = 0;
+    add_sums<T>(products, sums);
+}
+
+/* dc[j][o] += values times g, as weight_grad_tile, with all the functions of a row written out: dense [functions][ROWS]. */
 template <typename T, int K>
 void weight_grad_narrow(const Block<T, K> &block, int rows, bool residual, int splines, int64_t outputs, const T *g, T *dense, T *dc, int64_t c_rows) {
     constexpr int L = Simd<T>::lanes;
@@ -102,19 +118,19 @@ void weight_grad_narrow(const Block<T, K> &block, int rows, bool residual, int s
             for (int r = 0; r <= K; ++r) f = which == typename Simd<T>::bits{} + r ? row.values[r] : f;
             store(dense + j * ROWS + b, f);
         }
+        if (residual) store(dense + splines * ROWS + b, row.values[K + 1]);
     }
-    // Products with each output, eight of them at a time, whose lanes are then added up together.
-    const int64_t pairs = (splines + residual) * outputs;
-    for (int64_t first = 0; first < pairs; first += 8) {
-        T sums[8] = {}, *to[8];
-        Vec<T> products[8] = {};
-        for (int q = 0; q < 8 && first + q < pairs; ++q) {
-            const int64_t j = (first + q) / outputs, o = (first + q) % outputs;
-            const T *f = j < splines ? dense + j * ROWS : block.values + (K + 1) * ROWS;
-            to[q] = dc + (j < splines ? K + j : c_rows - 1) * L + o;
-            for (int b = 0; b < rows; b += L) products[q] += load(f + b) * load(g + o * ROWS + b);
+    const int functions = splines + residual;
+    for (int64_t o = 0; o < outputs; ++o)
+        for (int j = 0, count; j < functions; j += count) {
+            const T *f = dense + j * ROWS, *gradient = g + o * ROWS;
+            const int left = functions - j;
+            T sums[8];
+            count = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+            count == 8   ? dot<T, 8>(f, gradient, rows, sums)
+            : count == 4 ? dot<T, 4>(f, gradient, rows, sums)
+            : count == 2 ? dot<T, 2>(f, gradient, rows, sums)
+                         : dot<T, 1>(f, gradient, rows, sums);
+            for (int q = 0; q < count; ++q) dc[(j + q < splines ? K + j + q : c_rows - 1) * L + o] += sums[q];
         }
-        add_sums<T>(products, sums);
-        for (int q = 0; q < 8 && first + q < pairs; ++q) *to[q] += sums[q];
-    }
 }

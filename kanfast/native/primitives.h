@@ -14,15 +14,22 @@ namespace {
 
 constexpr int64_t PART_ROWS = 4096;   // of a partial sum of weight_grad, at least
 constexpr int64_t PARTS_OF_WORK = 32; // wanted by weight_grad
+constexpr int64_t SERIAL_WORK = 100000;  // operations with whole registers below which other threads are left asleep
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Aligned memory that is freed at the end of the scope. */
+/* Aligned memory until the end of the scope: of the stack if it is little, as an allocation takes as long as a few rows. */
 template <typename T> struct Buffer {
+    alignas(64) char little[8192];
     T *data;
-    explicit Buffer(int64_t size) : data(static_cast<T *>(aligned_alloc(64, ceil_div(size * int64_t(sizeof(T)) + 1, 64) * 64))) {}
-    ~Buffer() { free(data); }
+    explicit Buffer(int64_t size) {
+        const int64_t bytes = size * int64_t(sizeof(T));
+        data = reinterpret_cast<T *>(bytes <= int64_t(sizeof little) ? little : aligned_alloc(64, ceil_div(bytes, 64) * 64));
+    }
+    ~Buffer() {
+        if (static_cast<void *>(data) != little) free(data);
+    }
     Buffer(const Buffer &) = delete;
     operator T *() const { return data; }
 };
@@ -63,10 +70,17 @@ template <typename Body> inline void in_threads(int threads, const Body &body) {
     body();
 }
 
+/* Of values up to whole registers. */
 template <typename T> bool has_nan(const T *values, int rows) {
-    bool nan = false;
-    for (int b = 0; b < rows; ++b) nan |= values[b] != values[b];
-    return nan;
+    Vec<T> seen = {};
+    for (int b = 0; b < rows; b += Simd<T>::lanes) {
+        const Vec<T> v = load(values + b);
+        seen = v == v ? seen : all(T(1));
+    }
+    T lane[Simd<T>::lanes], any = 0;
+    store(lane, seen);
+    for (T each : lane) any += each;
+    return any != 0;
 }
 
 template <typename T, int K> struct Primitives {
@@ -80,6 +94,7 @@ template <typename T, int K> struct Primitives {
     const int64_t row_blocks = ceil_div(p.rows, ROWS), input_blocks = ceil_div(p.inputs, INPUTS);
     const int threads = int(p.threads);
     const bool residual = p.activation != NONE, narrow = is_narrow<T>(p, K);
+    const int64_t row_step = p.by_column.d_x ? 1 : p.inputs, column_step = p.by_column.d_x ? p.rows : 1;
     const bool fused = p.layer.d_x && p.layer.trained() && narrow && p.uniform;  // d_x comes with the weights' gradients
     const Buffer<Cell<K>> table{p.uniform ? 0 : p.inputs * cells};  // of general knots
 
@@ -134,8 +149,8 @@ template <typename T, int K> struct Primitives {
         bool failed = !table || !c;
         in_threads(threads, [&] {
             const Buffer<T> y(ROWS * width);
-            const Buffer<Block<T, K>> blocks(INPUTS);
-            if (!y || !blocks) {
+            Block<T, K> blocks[INPUTS];
+            if (!y) {
 #pragma omp atomic write
                 failed = true;
             }
@@ -156,7 +171,7 @@ template <typename T, int K> struct Primitives {
 
     void forward_rows(int64_t block, const T *c, Block<T, K> *blocks, T *y) const {
         const int rows = int(min(ROWS, p.rows - block * ROWS));
-        memset(y, 0, ROWS * width * sizeof(T));
+        memset(y, 0, ROWS * (narrow ? p.outputs : width) * sizeof(T));
         for (int64_t i0 = 0; i0 < p.inputs; i0 += INPUTS) {
             const int inputs = int(min(INPUTS, p.inputs - i0));
             evaluate_inputs(block, rows, i0, inputs, blocks);
@@ -169,34 +184,41 @@ template <typename T, int K> struct Primitives {
                 forward_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, y + o * ROWS);
             });
         }
+        if (p.by_column.y) {
+            T *out = static_cast<T *>(p.out) + block * ROWS;
+            for (int64_t o = 0; o < p.outputs; ++o) memcpy(out + o * p.rows, y + o * ROWS, rows * sizeof(T));
+            return;
+        }
         T *out = static_cast<T *>(p.out) + block * ROWS * p.outputs;
-        if (narrow) return transpose(y, p.outputs, ROWS, rows, out);
+        if (narrow) return transpose(y, p.outputs, rows, out);
         for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
             constexpr int W = v.value * L;
             for (int b = 0; b < rows; ++b) tile_to_row<T, W>(y + o * ROWS + b * W, o, p.outputs, out + b * p.outputs);
         });
     }
 
-    /* from [outputs][stride] to [count][outputs]. */
-    static void transpose(const T *from, int64_t outputs, int64_t stride, int count, T *to) {
+    /* from [outputs][ROWS] to [rows][outputs]. */
+    static void transpose(const T *from, int64_t outputs, int rows, T *to) {
         for (int64_t o = 0; o < outputs; ++o)
-            for (int b = 0; b < count; ++b) to[b * outputs + o] = from[o * stride + b];
+            for (int b = 0; b < rows; ++b) to[b * outputs + o] = from[o * ROWS + b];
     }
 
-    /* g [rows][outputs] as [outputs][ROWS], with zeros after the last row. */
-    void columns(const T *g, int rows, T *to) const {
-        memset(to, 0, p.outputs * ROWS * sizeof(T));
-        for (int64_t o = 0; o < p.outputs; ++o)
-            for (int b = 0; b < rows; ++b) to[o * ROWS + b] = g[b * p.outputs + o];
+    /* g of a block of rows as [outputs][ROWS], with zeros up to whole registers. */
+    void columns(int64_t block, int rows, T *to) const {
+        const T *g = static_cast<const T *>(p.g);
+        for (int64_t o = 0; o < p.outputs; ++o) p.column(g, p.outputs, p.by_column.g, block * ROWS, rows, o, to + o * ROWS);
     }
+
+    /* Where the gradient of x at a row of a block and input i goes. */
+    T *d_x(void *matrix, int64_t block, int64_t i) const { return static_cast<T *>(matrix) + block * ROWS * row_step + i * column_step; }
 
     int input_grad() const {
         const Buffer<T> c(packed_size());
         bool failed = !table || !c;
         in_threads(threads, [&] {
             const Buffer<T> g(ROWS * width), dx(ROWS * INPUTS);
-            const Buffer<Block<T, K>> blocks(INPUTS);
-            if (!g || !dx || !blocks) {
+            Block<T, K> blocks[INPUTS];
+            if (!g || !dx) {
 #pragma omp atomic write
                 failed = true;
             }
@@ -219,7 +241,7 @@ template <typename T, int K> struct Primitives {
         const int rows = int(min(ROWS, p.rows - block * ROWS));
         const T *from = static_cast<const T *>(p.g) + block * ROWS * p.outputs;
         if (narrow)
-            columns(from, rows, g);
+            columns(block, rows, g);
         else
             for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
                 constexpr int W = v.value * L;
@@ -228,18 +250,18 @@ template <typename T, int K> struct Primitives {
         for (int64_t i0 = 0; i0 < p.inputs; i0 += INPUTS) {
             const int inputs = int(min(INPUTS, p.inputs - i0));
             evaluate_inputs(block, rows, i0, inputs, blocks);
+            T *out = d_x(p.out, block, i0);
             if (narrow) {
-                input_grad_narrow<T, K>(rows, inputs, p.outputs, blocks, tables(c, i0), g, dx, INPUTS);
-            } else {
-                memset(dx, 0, ROWS * INPUTS * sizeof(T));
-                for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
-                    const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
-                    input_grad_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, g + o * ROWS, dx);
-                });
+                input_grad_narrow<T, K>(rows, inputs, p.outputs, blocks, tables(c, i0), g, out, row_step, column_step);
+                continue;
             }
-            T *out = static_cast<T *>(p.out) + block * ROWS * p.inputs + i0;
+            memset(dx, 0, ROWS * INPUTS * sizeof(T));
+            for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
+                const T *tile = c + o * p.inputs * c_rows + i0 * c_rows * v.value * L;
+                input_grad_tile<T, K, v.value>(rows, inputs, blocks, residual, tile, c_rows, g + o * ROWS, dx);
+            });
             for (int b = 0; b < rows; ++b)
-                for (int i = 0; i < inputs; ++i) out[b * p.inputs + i] = dx[b * INPUTS + i];
+                for (int i = 0; i < inputs; ++i) out[b * row_step + i * column_step] = dx[b * INPUTS + i];
         }
     }
 
@@ -250,10 +272,10 @@ template <typename T, int K> struct Primitives {
         const Buffer<T> sums(parts * size), c(fused ? packed_size() : 0);
         bool failed = !table || !sums || !c;
         in_threads(threads, [&] {
-            const Buffer<T> g(ROWS * (width + (narrow ? splines : 0)));
-            const Buffer<Block<T, K>> blocks(2);
+            const Buffer<T> g(ROWS * (narrow ? p.outputs + splines + residual : width));
+            Block<T, K> blocks[2];
             const Buffer<int32_t> sorted(ROWS + cells + 2);
-            if (!g || !blocks || !sorted) {
+            if (!g || !sorted) {
 #pragma omp atomic write
                 failed = true;
             }
@@ -289,7 +311,7 @@ template <typename T, int K> struct Primitives {
             const int rows = int(min(ROWS, p.rows - n * ROWS));
             const T *g = static_cast<const T *>(p.g) + n * ROWS * p.outputs;
             if (narrow) {
-                columns(g, rows, g_buffer);
+                columns(n, rows, g_buffer);
             } else if (width != p.outputs) {
                 for (int b = 0; b < rows; ++b)
                     for (int64_t o = 0; o < width; ++o) g_buffer[b * width + o] = o < p.outputs ? g[b * p.outputs + o] : 0;
@@ -297,10 +319,8 @@ template <typename T, int K> struct Primitives {
             }
             for (int64_t i = i0; i < i0 + inputs; ++i) {
                 evaluate<T, K>(p, table, n * ROWS, rows, i, block, slopes);
-                if (slopes) {
-                    T *d_x = static_cast<T *>(p.layer.d_x) + n * ROWS * p.inputs + i;
-                    input_grad_narrow<T, K>(rows, 1, p.outputs, slopes, tables(c, i), g_buffer, d_x, p.inputs);
-                }
+                if (slopes)
+                    input_grad_narrow<T, K>(rows, 1, p.outputs, slopes, tables(c, i), g_buffer, d_x(p.layer.d_x, n, i), row_step, column_step);
                 if (!narrow) sort_by_cell(block, rows, int(cells), start, order);
                 const bool nan = has_nan(block.values, rows);
                 for_tiles<WEIGHT_GRAD_TILE, T>(width, [&](int64_t o, auto v) {
@@ -309,7 +329,7 @@ template <typename T, int K> struct Primitives {
                     if (nan)  // in one spline it is in all of them
                         for (int64_t l = K * W; l < (K + splines) * W; ++l) dc[l] = T(NAN);
                     if (narrow)
-                        weight_grad_narrow<T, K>(block, rows, residual, int(splines), p.outputs, g_buffer, g_buffer + ROWS * width, dc, c_rows);
+                        weight_grad_narrow<T, K>(block, rows, residual, int(splines), p.outputs, g_buffer, g_buffer + ROWS * p.outputs, dc, c_rows);
                     else
                         weight_grad_tile<T, K, v.value>(block, residual, int(cells), start, order, g + o, width, dc, c_rows);
                 });
@@ -364,7 +384,12 @@ template <typename Run> int with_degree(int degree, Run run) {
     return 2;
 }
 
-template <typename T> int run(int op, int degree, const Problem &p) {
+/* The primitives 0 forward, 1 input_grad, 2 weight_grad, and 3 for both gradients of a layer. */
+template <typename T> int run(int op, int degree, Problem p) {
+    const int64_t work = p.rows * p.inputs * (8 + p.outputs * int64_t(sizeof(T)) * (degree + 2) / 64);
+    if (work <= SERIAL_WORK) p.threads = 1;
+    p.by_column.x |= p.inputs == 1, p.by_column.d_x |= p.inputs == 1;
+    if (p.outputs == 1 && is_narrow<T>(p, degree)) p.by_column.y = p.by_column.g = true;
     return with_degree(degree, [&](auto k) -> int {
         Primitives<T, k.value> primitives{p};
         if (op == 3) {  // of a layer, whose polynomial is that of the next derivative
@@ -379,7 +404,9 @@ template <typename T> int run(int op, int degree, const Problem &p) {
 
 }  // namespace
 
-/* op: 0 forward, 1 input_grad, 2 weight_grad, 3 both gradients of a layer. Returns 0, or 1 where memory ran out. */
-extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Problem *problem) {
-    return is_float64 ? run<double>(op, degree, *problem) : run<float>(op, degree, *problem);
+/* op: 0 forward, 1 input_grad, 2 weight_grad. Returns 0, or 1 where memory ran out. */
+extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Call *call) {
+    Problem p = {*call};
+    p.by_column = {bool(call->x_by_column), bool(call->scale_by_column), false, bool(call->g_by_column), bool(call->x_by_column)};
+    return is_float64 ? run<double>(op, degree, p) : run<float>(op, degree, p);
 }

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
-from kanfast import checks
+from kanfast import checks, compiled
 from kanfast import layer as layers
 from kanfast.activations import Activation
 from kanfast.basis import MAX_DEGREE, Basis, shared_basis
+from kanfast.native.layers import chain
 from kanfast.nn.gridded import at_least_float32
 from kanfast.nn.measured import MeasuredLayer
 from kanfast.nn.residual import fused_name, make_residual
@@ -164,14 +165,36 @@ class KANLinear(MeasuredLayer):
         return y if self.symbolic is None else y + self.symbolic(x).to(y.dtype)
 
     def _in_one_call(self, x: Tensor) -> Tensor | None:
-        """The layer by `kanfast.layer`, or None if it is not the usual case."""
-        arguments = self.usual_arguments()
-        if arguments is None or not layers.fits(x, (arguments,)):
+        """The layer by native code, from its parameters, or None if it is not the usual case."""
+        if torch.compiler.is_compiling():
+            usual = self._usual_tensors()
+            if usual is None or is_batchedtensor(usual[3]):
+                return None
+            weight, base, scaler, grid, activation = usual
+            basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
+            return compiled.evaluate(x, weight, base, scaler, grid, basis)
+        its = self.usual_layer(x.dtype) if layers.takes(x) else None
+        if its is None or its[0].inputs != x.shape[-1]:
             return None
-        return layers.evaluate(x, (arguments,))
+        return layers.evaluate(x, chain(its[0]), its[1])
 
-    def usual_arguments(self) -> layers.Arguments | None:
-        """What `kanfast.layer` needs for the splines, or None if they are not the usual case.
+    def usual_layer(self, dtype: torch.dtype) -> layers.Layer | None:
+        """For `kanfast.layer`, with inputs of this dtype, or None if it is not the usual case.
+
+        In eager mode, where nobody looks on.
+        """
+        usual = self._usual_tensors()
+        if usual is None:
+            return None
+        weight, base, scaler, grid, activation = usual
+        uniform = self._is_uniform_now(grid)
+        basis = shared_basis(self.grid_size, self.spline_order, activation, uniform)
+        return layers.fit(weight, base, scaler, grid, basis, dtype)
+
+    def _usual_tensors(
+        self,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Activation] | None:
+        """Weight, base, scaler, grid and activation, or None where there is more to be done.
 
         Takes parameters and buffers from their dictionaries: as attributes of a module they cost
         more than the evaluation of a small layer.
@@ -189,16 +212,9 @@ class KANLinear(MeasuredLayer):
             or buffers.get("mask") is not None
             or (scaler is None) == self.enable_standalone_scale_spline
             or not (weight.requires_grad or base is None or not base.requires_grad)
-            or is_batchedtensor(grid)
         ):
             return None
-        if torch.compiler.is_compiling():
-            basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
-        else:
-            basis = shared_basis(
-                self.grid_size, self.spline_order, activation, self._is_uniform_now(grid)
-            )
-        return weight, base, scaler, grid, basis
+        return weight, base, scaler, grid, activation
 
     def _base(self, x: Tensor) -> Tensor:
         act, weight = self.base_activation, self.base_weight

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kanfast.checks import check_index
-from kanfast.nn import chain
+from kanfast.nn.chain import ChainCache
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.nn.selection import Selection
@@ -56,6 +56,7 @@ class LayerStack(nn.Module):
         self.register_buffer("input_mask", None)
         self.register_buffer("samples", None, persistent=False)
         self._live_inputs = Selection()
+        self._chain = ChainCache()
         self._layers_changed()
 
     def _layers_changed(self) -> None:
@@ -163,11 +164,12 @@ class LayerStack(nn.Module):
         With `update_grid`, each layer first moves its knots to its present input
         (`KANLinear.update_grid`).
         """
-        x = self._select_inputs(x)
         modules = self._modules  # attributes of a module cost more than a small layer
+        if self._buffers["input_mask"] is not None:
+            x = self._select_inputs(x)
         layers, plain = cast(nn.Module, modules["layers"])._modules, not modules["nodes"]
         if plain and not update_grid and not torch.compiler.is_compiling():
-            y = chain.evaluate(layers.values(), x)
+            y = self._chain.evaluate(layers, x)
             if y is not None:
                 return y
         for name, layer in cast(dict[str, KANLinear], layers).items():
