@@ -77,11 +77,11 @@ def input_grad_kernel(
         g_tile = g_block + (b * stride_gb + (o0 + o)[:, None] * stride_go)
         g = tl.load(g_tile, mask=(b < rows) & (o0 + o < O)[:, None], other=0.0)
         g = runtime.parts(g, PRECISION, INTERPRETED)
+        i = (tl.program_id(1) + zero) * BLOCK_I + row
         w_tile = (row + zero) * stride_ci + o[None, :] * stride_co
-        mask_w = ((tl.program_id(1) + zero) * BLOCK_I + row < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+        mask_w = (i < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+        mask_i = i < I
         if SPLINES > 0 and not UNIFORM:
-            i = (tl.program_id(1) + zero) * BLOCK_I + row
-            mask_i = i < I
             state = basis.start(x, i, mask_i, grid_ptr, zero, I, UNIFORM, G, DEGREE, DERIV)
         if SPLINES > 0:
             for j in range(SPLINES):
@@ -97,19 +97,14 @@ def input_grad_kernel(
         # Not before the loop: Triton lays a product out otherwise if more products follow.
         if ACTIVATION != "none":
             zero = tl.minimum(o0 + BLOCK_O, 0)
+            i = (tl.program_id(1) + zero) * BLOCK_I + row
             w_tile = (row + zero) * stride_ci + o[None, :] * stride_co
-            mask_w = ((tl.program_id(1) + zero) * BLOCK_I + row < I_PADDED) & (o0 + o < O_PADDED)[None, :]
+            mask_w = (i < I_PADDED) & (o0 + o < O_PADDED)[None, :]
             w_block = c_block + tl.cast(G + DEGREE, tl.int64) * stride_cj + o0 * stride_co
             w = runtime.load_parts(w_block + w_tile, stride_part, mask_w, PRECISION, INTERPRETED)
             product = runtime.dot(w, g, tl.zeros([BLOCK_I, BLOCK_B], TYPE), PRECISION)
-            i_again = (tl.program_id(1) + zero) * BLOCK_I + row
-            mask_again = i_again < I
-            factor = basis.input_factor(
-                i_again, mask_again, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV
-            )
-            held, origin = basis.argument(
-                state, x, i_again, mask_again, grid_ptr, UNIFORM, G, DEGREE, DERIV
-            )
+            factor = basis.input_factor(i, i < I, grid_ptr, TYPE, UNIFORM, G, DEGREE, DERIV)
+            held, origin = basis.argument(state, x, i, i < I, grid_ptr, UNIFORM, G, DEGREE, DERIV)
             f = basis.residual(runtime.after(held, product, zero) + origin, ACTIVATION, DERIV)
             out += f * product * (1.0 / (factor * CONSTANT))
     zero = tl.minimum(O_PADDED, 0)

@@ -41,9 +41,9 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     precision = "bfloat16" if precision == "float16" else precision
     demanding = entry_name(op, precision, device, inputs, outputs, demanding)
     entry = table.get((op, precision, demanding))
-    if entry is None and demanding == "general":
-        entry = table.get((op, precision, "demanding"))
-    entry = entry or table[op, precision]
+    if entry is None:
+        other = {"general": "demanding", "several": "high"}.get(demanding)
+        entry = table.get((op, precision, other), table[op, precision])
     block_b, block_i, block_o, warps, stages, limit = entry
     # Or the assembler sometimes settles for 128 registers, and spills what does not fit there.
     registers = {"maxnreg": 255} if backend == "cuda" and demanding != "common" else {}
@@ -64,16 +64,17 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
 
 
 def entry_name(op, precision, device, inputs, outputs, demanding):
-    """Which of the entries a call takes: "common", "demanding", "general", "high" or "narrow"."""
+    """Which of the entries a call takes: that of `demanding`, or "narrow", or a higher one."""
     small = max(inputs, outputs) <= NARROW
     if small and demanding in (("common", "several") if op == "forward" else LOW):
         return "narrow"
     if small and demanding == "general":
         return "high"
+    odd = not small and (inputs % 16 or outputs % 16)
     if demanding == "several" and precision in ("ieee", "float64"):
-        return "high"
+        return "high" if odd else "several"
     rank = {"common": 0, "several": 0, "demanding": 1, "general": 1, "high": 2}[demanding]
-    if not small and (inputs % 16 or outputs % 16):
+    if odd:
         rank += 1  # each element has an address and a mask of its own
     backend, capability = runtime.capability(device)
     if rank == 0 and target_class(device) == "mma" and backend == "cuda" and capability > 80:
