@@ -80,6 +80,13 @@ def cases(targets, ops, precisions, knots, extent):
             yield case
 
 
+def _wide(launch):
+    """Whether a thread's part of a tile of weights fills 128 bits."""
+    a, lanes = launch.arguments, 64 if launch.kernel.target.startswith("gfx") else 32
+    tile = a["BLOCK_I"] * a["BLOCK_O"] * a["c_ptr"].element_size()
+    return min(a["I"], a["O"]) >= 64 and tile >= 16 * lanes * launch.kernel.warps
+
+
 def problems(kernel, precision, *, multiplies=True, reads_weights):
     """What is wrong with a main kernel, in words. Without a function that lives nothing is
     multiplied."""
@@ -110,9 +117,10 @@ def check(cases, *, extent, as_json):
                 target, op, precision, basis, deriv,
                 rows=shape[0], inputs=shape[1], outputs=shape[2], scale=scale,
             )  # fmt: skip
-            main = [launch.kernel for launch in done if launch.kernel.name == f"{op}_kernel"]
-            for kernel in {id(kernel): kernel for kernel in main}.values():
-                reads_weights = multiplies and op != "weight_grad" and min(shape) >= 64
+            main = [launch for launch in done if launch.kernel.name == f"{op}_kernel"]
+            for launch in {id(launch.kernel): launch for launch in main}.values():
+                kernel = launch.kernel
+                reads_weights = multiplies and op != "weight_grad" and _wide(launch)
                 found = problems(
                     kernel, precision, multiplies=multiplies, reads_weights=reads_weights
                 )

@@ -42,7 +42,8 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     demanding = entry_name(op, precision, device, inputs, outputs, demanding)
     entry = table.get((op, precision, demanding))
     if entry is None:
-        other = {"general": "demanding", "several": "high"}.get(demanding)
+        slow = precision in ("ieee", "float64")
+        other = {"general": "demanding", "several": "high" if slow else "common"}.get(demanding)
         entry = table.get((op, precision, other), table[op, precision])
     block_b, block_i, block_o, warps, stages, limit = entry
     # Or the assembler sometimes settles for 128 registers, and spills what does not fit there.
@@ -71,15 +72,17 @@ def entry_name(op, precision, device, inputs, outputs, demanding):
     if small and demanding == "general":
         return "high"
     odd = not small and (inputs % 16 or outputs % 16)
-    if demanding == "several" and precision in ("ieee", "float64"):
-        return "high" if odd else "several"
     rank = {"common": 0, "several": 0, "demanding": 1, "general": 1, "high": 2}[demanding]
     if odd:
         rank += 1  # each element has an address and a mask of its own
     backend, capability = runtime.capability(device)
     if rank == 0 and target_class(device) == "mma" and backend == "cuda" and capability > 80:
         rank = 1  # the assembler needs more registers for these than for sm_80
-    return "general" if rank == 1 and demanding == "general" else (*LOW, "high")[min(rank, 2)]
+    if (demanding, rank) in (("general", 1), ("several", 0)):
+        return demanding
+    if demanding == "several" and precision in ("ieee", "float64"):
+        return "high"
+    return (*LOW, "high")[min(rank, 2)]
 
 
 def demanding(op, basis, deriv, scaled):

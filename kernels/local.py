@@ -68,7 +68,7 @@ if FROM_3_9:
 # WEIGHT_TILES[precision] = (BLOCK_B, BLOCK_J, BLOCK_O, num_warps, num_stages), with the class where
 # it differs. BLOCK_J is at least k + 3: the rows are read (BLOCK_J + k + 2) / BLOCK_J times.
 WEIGHT_TILES = {
-    "float64": (16, 16, 64, 4, 3),
+    "float64": (16, 16, 64, 4, 2),
     "ieee": (16, 16, 128, 4, 3),
     "tf32": (16, 32, 128, 4, 3),
     "tf32x3": (16, 32, 128, 4, 3),

@@ -13,7 +13,8 @@ import triton
 # TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases
 # unrolled at once; 0 for none, a loop with a single product). Calls that need more registers than
 # the common ones have entries of their own, and so have narrow layers: see `launch.tile`. Where
-# "general" is missing it is "demanding", where "several" is "high".
+# "general" is missing it is "demanding", where "several" is, "common", or "high" where there are no
+# tensor cores or half-rate ones.
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
@@ -23,15 +24,16 @@ TILES = {
         ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
         ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
         ("forward", "ieee", "demanding"): (64, 16, 64, 8, 2, 0),
-        ("forward", "ieee", "high"): (64, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "high"): (64, 16, 64, 8, 1, 0),
         ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32x3"): (128, 16, 64, 8, 2, 8),
         ("forward", "tf32x3", "demanding"): (64, 16, 32, 4, 2, 8),
         ("forward", "tf32x3", "high"): (64, 16, 32, 4, 2, 0),
-        ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 8),
+        ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32"): (128, 16, 64, 4, 2, 8),
         ("forward", "tf32", "demanding"): (128, 16, 64, 8, 2, 8),
-        ("forward", "tf32", "high"): (64, 16, 64, 4, 2, 0),
+        ("forward", "tf32", "several"): (128, 16, 64, 8, 2, 8),
+        ("forward", "tf32", "high"): (64, 16, 64, 8, 2, 0),
         ("forward", "tf32", "narrow"): (128, 16, 16, 8, 2, 8),
         ("forward", "bfloat16"): (128, 16, 128, 4, 2, 8),
         ("forward", "bfloat16", "demanding"): (128, 16, 128, 8, 2, 8),
@@ -187,7 +189,7 @@ TILES = {
         ("weight_grad", "tf32x3", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "tf32"): (16, 128, 128, 8, 2, 3),
         ("weight_grad", "tf32", "demanding"): (16, 128, 128, 8, 2, 2),
-        ("weight_grad", "tf32", "high"): (16, 64, 128, 8, 2, 2),
+        ("weight_grad", "tf32", "high"): (16, 32, 64, 8, 2, 1),
         ("weight_grad", "tf32", "narrow"): (32, 16, 16, 4, 2, 9),
         ("weight_grad", "bfloat16"): (16, 128, 128, 8, 2, 3),
         ("weight_grad", "bfloat16", "high"): (16, 64, 128, 8, 2, 2),
@@ -238,7 +240,6 @@ TILES = {
 # Triton 3.9 spills where 3.8 does not (TUNING.md).
 FROM_3_9 = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
 if FROM_3_9:
-    TILES["mma"] |= {("forward", "tf32x3", "narrow"): (64, 16, 16, 8, 2, 8)}
     TILES["wgmma"] |= {
         ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
         ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
