@@ -240,6 +240,8 @@ TILES = {
 # Triton 3.9 spills where 3.8 does not (TUNING.md).
 FROM_3_9 = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3, 9)
 if FROM_3_9:
+    for _class in ("mma", "wgmma", "tcgen05"):
+        TILES[_class]["weight_grad", "bfloat16", "high"] = (16, 32, 256, 8, 2, 1)
     TILES["wgmma"] |= {
         ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
         ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
