@@ -12,7 +12,7 @@ from cases import ACTIVATIONS, DEVICE, KNOTS, ORDERS, PRECISIONS, SHAPES, make_b
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
 from kanfast.kernels import bins, launch, local
-from test_kernels import assert_accurate, calls, check
+from test_kernels import assert_accurate, calls, check, check_nan, check_strided
 
 from kanfast import kernels
 
@@ -215,40 +215,12 @@ def test_knots_all_alike_and_knots_of_full_multiplicity(op):
 )
 @pytest.mark.parametrize("knots", KNOTS)
 def test_nan_stays_in_its_row(precision, knots, activation):
-    basis = make_basis(knots=knots, activation=activation)
-    case = make_case((20, 5, 6), basis, precision)
-    clean = {op: calls(op, kernels, case, basis, 0, precision) for op in OPS}
-    case[0][7, 2] = torch.nan
-    y = calls("forward", kernels, case, basis, 0, precision)
-    dx = calls("input_grad", kernels, case, basis, 0, precision)
-    dc = calls("weight_grad", kernels, case, basis, 0, precision)
-    rows = torch.arange(20) != 7
-    assert y[7].isnan().all()
-    assert torch.equal(y[rows], clean["forward"][rows])
-    assert dx[7, 2].isnan()
-    others = torch.ones_like(dx, dtype=torch.bool)
-    others[7, 2] = False
-    assert torch.equal(dx[others], clean["input_grad"][others])
-    columns = torch.arange(5) != 2
-    assert torch.equal(dc[:, columns], clean["weight_grad"][:, columns])
-    assert dc[:, 2].isnan().any()
+    check_nan(precision, knots, activation)
 
 
 @pytest.mark.parametrize("op", OPS)
 def test_strided_transposed_and_expanded_inputs(op):
-    basis = make_basis()
-    x, c, s, g, grid = make_case((24, 6, 8), basis, "float64", scale=True)
-    strided = (
-        torch.stack([x, x], 2)[:, :, 0],
-        c.transpose(0, 2).contiguous().transpose(0, 2),
-        s.T.contiguous().T,
-        g[:, :1].expand_as(g),
-        torch.cat([grid, grid], 1)[:, : grid.shape[1]],
-    )
-    dense = tuple(t.contiguous() for t in strided)
-    got = calls(op, kernels, strided, basis, 0, "float64")
-    assert torch.equal(got, calls(op, kernels, dense, basis, 0, "float64"))
-    assert_accurate(got, calls(op, oracle, dense, basis, 0, "float64"), got, "float64")
+    check_strided(op)
 
 
 @pytest.mark.parametrize("out_dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
