@@ -56,7 +56,7 @@ def _point(panel: Axes, position: int, record: Record) -> None:
     color = COLORS[record.provider]
     panel.hlines(position, low, high, color=color, linewidth=2)
     panel.plot(middle, position, "o", color=color)
-    text = f"{middle:.0f}" if middle >= 100 else f"{middle:.2g}"
+    text = f"{middle:.0f}" if middle >= 99.5 else f"{middle:.2g}"
     panel.annotate(
         text, (high, position), (5, 0), textcoords="offset points", va="center", fontsize=7
     )
