@@ -131,12 +131,14 @@ def compile_for(target: str) -> Iterator[list[Launch]]:
         )
     launches: list[Launch] = []
     inspected: dict[str, Compiled] = {}
+    functions = set()
 
     def load(self):  # type: ignore[no-untyped-def]
         """In place of CompiledKernel._init_handles, which loads the binary into the driver."""
         if self.hash not in inspected:
             inspected[self.hash] = _inspect(self, target)
         names = self.src.fn.arg_names
+        functions.add(self.src.fn)
 
         def run(x, y, z, stream, function, metadata, launch_metadata, enter, leave, *arguments):  # type: ignore[no-untyped-def]
             named = dict(zip(names, arguments, strict=True))
@@ -154,6 +156,8 @@ def compile_for(target: str) -> Iterator[list[Launch]]:
     finally:
         CompiledKernel._init_handles = original
         driver._active = previous
+        for function in functions:  # else Triton keeps megabytes of text for each kernel
+            function.device_caches.clear()
 
 
 def tool(name: str) -> Path:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import _C, Tensor
@@ -21,7 +21,6 @@ from torch.nn import Parameter
 from kanfast import checks, native, reference, transforms
 from kanfast.activations import Activation
 from kanfast.basis import Basis
-from kanfast.native import layers
 
 
 @dataclass(frozen=True)
@@ -214,93 +213,6 @@ def _(g, x, s, grid, grid_size, degree, activation, uniform, deriv, precision, b
     functions = grid_size + degree + (activation != "none")
     return x.new_empty((functions, x.shape[1], g.shape[1]), dtype=out_dtype)
 
-
-def _layer(
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    grid_size: int,
-    degree: int,
-    activation: str,
-    uniform: bool,
-) -> Tensor:
-    """`kanfast.native.layers.forward` of one layer, for compiled code."""
-    checks.check_no_tangents((x, weight, base, scaler))
-    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
-    return layers.forward(chain, x, [t for t in (weight, base, scaler, grid) if t is not None])
-
-
-def _layer_grad(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    needs: list[bool],
-    grid_size: int,
-    degree: int,
-    activation: str,
-    uniform: bool,
-) -> list[Tensor]:
-    """`kanfast.native.layers.backward` of one layer, those that are needed, for compiled code."""
-    checks.check_no_tangents((g, x, weight, base, scaler))
-    chain = _chain(weight, scaler, grid, grid_size, degree, activation, uniform)
-    of_layer = zip((weight, base, scaler, grid), (*needs[1:], False), strict=True)
-    given = [(t, need) for t, need in of_layer if t is not None]
-    tensors, wanted = zip(*given, strict=True)
-    grads = layers.backward(chain, g, (x, *tensors), (needs[0], *wanted))
-    return [t for t in grads if t is not None]
-
-
-def _chain(
-    weight: Tensor,
-    scaler: Tensor | None,
-    grid: Tensor,
-    grid_size: int,
-    degree: int,
-    activation: str,
-    uniform: bool,
-) -> layers.Chain:
-    """A single layer."""
-    shape = layers.shape(
-        *(grid_size, degree, cast(Activation, activation), uniform),
-        *(weight.shape[0], weight.shape[1], weight.dtype, grid.dtype, scaler is not None),
-    )
-    return layers.chain(shape)
-
-
-def _fake_layer(x, weight, base, scaler, grid, grid_size, degree, activation, uniform):  # type: ignore[no-untyped-def]
-    return x.new_empty((x.shape[0], weight.shape[0]))
-
-
-def _fake_layer_grad(  # type: ignore[no-untyped-def]
-    g, x, weight, base, scaler, grid, needs, grid_size, degree, activation, uniform
-):
-    given = zip((x, weight, base, scaler), needs, strict=True)
-    return [torch.empty_like(t) for t, need in given if need and t is not None]
-
-
-_LIBRARY = torch.library.Library("kanfast", "FRAGMENT")
-
-
-def _define(
-    name: str, run: Callable[..., Any], fake: Callable[..., Any]
-) -> torch._ops.OpOverload[..., Any]:
-    """An op without what `torch.library.custom_op` does around each call: that takes longer than a
-    small layer. Nothing but `kanfast.layer` calls it, in graphs that are differentiated already."""
-    tags = (torch.Tag.pt2_compliant_tag, torch.Tag.needs_fixed_stride_order)
-    _LIBRARY.define(name + torch.library.infer_schema(run, mutates_args=()), tags=tags)
-    _LIBRARY.impl(name, run, "CPU")
-    torch.library.register_fake(f"kanfast::{name}", fake, lib=_LIBRARY)
-    op: torch._ops.OpOverload[..., Any] = getattr(torch.ops.kanfast, name).default
-    return op
-
-
-layer_op = _define("layer", _layer, _fake_layer)
-layer_grad_op = _define("layer_grad", _layer_grad, _fake_layer_grad)
 
 forward_op.register_vmap(partial(transforms.forward, forward_op))
 input_grad_op.register_vmap(partial(transforms.input_grad, input_grad_op))

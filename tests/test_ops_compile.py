@@ -5,9 +5,11 @@ import torch
 from cases import DEVICE, KNOTS, make_basis, make_case
 from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
+from torch._dynamo.testing import CompileCounter
 from torch.autograd import forward_ad
 
 from kanfast import KAN, kan_linear, native, pack_coefficients, primitives
+from kanfast.native.layers import describe
 
 pytestmark = [
     # torch loads the rules of its own forward mode by a module that it has deprecated.
@@ -88,7 +90,7 @@ def test_inductor_trains_a_model_of_any_batch_size():
 def test_a_batch_size_is_no_reason_to_compile_again():
     basis = make_basis()
     _, c, _, _, grid = make_case((9, 3, 2), basis, "float64")
-    count = torch._dynamo.testing.CompileCounter()
+    count = CompileCounter()
 
     def call(x):
         return kan_linear(x, c, grid, basis=basis)
@@ -196,21 +198,50 @@ class TestWholeLayers:
         compiled = torch.compile(model, backend=aot_autograd(fw_compiler=note), fullgraph=True)
         y = compiled(x)
         got = [y, *torch.autograd.grad(y.square().sum(), model.parameters())]
-        assert ops == ["kanfast.layer.default"] * 2 + ["kanfast.layer_grad.default"] * 2
+        assert ops == ["kanfast.layers_values.default", "kanfast.layers_grad.default"]
         for a, b in zip(got, call(x), strict=True):
             assert a.equal(b)
 
-    @pytest.mark.parametrize("op", ["layer", "layer_grad"])
+    def test_layers_that_do_more_are_called_one_by_one(self):
+        model = KAN([3, 4, 2], dtype=torch.float64)
+        x = torch.rand(9, 3, dtype=torch.float64)
+        plain = model(x)
+        model.kan_layers[1].register_forward_hook(lambda module, inputs, y: 2 * y)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), 2 * plain)
+
+    @pytest.mark.parametrize("shape", [(9, 3), (2, 5, 3), (0, 3), (3,)], ids=str)
+    @pytest.mark.parametrize("trained", [0, 1, 2])
+    def test_inference_and_frozen_layers(self, shape, trained):
+        """Gradients of the last layers alone, or none."""
+        model = KAN([3, 20, 2], dtype=torch.float64).requires_grad_(False)
+        for layer in model.kan_layers[2 - trained :]:
+            layer.requires_grad_()
+        x = torch.rand(shape, dtype=torch.float64)
+        compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        both = []
+        for call in (compiled, model):
+            y = call(x)
+            grads = torch.autograd.grad(y.square().sum(), parameters) if parameters else ()
+            both.append([y.detach(), *grads])
+            with torch.no_grad():
+                both[-1].append(call(x))
+        for got, want in zip(*both, strict=True):
+            assert got.equal(want)
+
+    @pytest.mark.parametrize("op", ["layers", "layers_values", "layers_grad"])
     def test_the_ops_keep_torchs_rules(self, op):
-        layer = KAN([3, 4], dtype=torch.float64).kan_layers[0]
-        given = (layer.spline_weight, layer.base_weight, layer.spline_scaler, layer.grid)
-        x, *given = (t.detach() for t in (torch.rand(9, 3, dtype=torch.float64), *given))
-        scalars = (5, 3, "silu", True)
-        if op == "layer":
-            arguments = (x, *given, *scalars)
+        parts = [layer.compiled_part() for layer in KAN([3, 4, 2], dtype=torch.float64).kan_layers]
+        tensors = [t.detach() for part in parts for t in part[:4]]
+        chain = ";".join(describe(part.basis, part.weight, part.grid, True) for part in parts)
+        x, g = (torch.rand(9, n, dtype=torch.float64) for n in (3, 2))
+        if op == "layers_grad":
+            hidden, _ = torch.ops.kanfast.layers_values(x, tensors, chain)
+            needs = [True, True, True, False, False, False, True, True, False]
+            arguments = (g, [x, hidden, *tensors], needs, chain)
         else:
-            g = torch.rand(9, 4, dtype=torch.float64)
-            arguments = (g, x, *given, [True, True, False, True], *scalars)
+            arguments = (x, tensors, chain)
         torch.library.opcheck(getattr(torch.ops.kanfast, op).default, arguments)
 
     @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])

@@ -7,7 +7,7 @@ import itertools
 import struct
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -120,6 +120,28 @@ def chain(*shapes: Shape) -> Chain:
     return Chain(shapes)
 
 
+def describe(basis: Basis, weight: Tensor, grid: Tensor, has_scaler: bool) -> str:
+    """A layer for `described_chain`: what a graph of torch.compile keeps of it."""
+    outputs, inputs, _ = weight.shape
+    return (
+        f"{basis.grid_size} {basis.degree} {basis.activation} {basis.uniform:d} {outputs} {inputs} "
+        f"{weight.dtype} {grid.dtype} {has_scaler:d}"
+    )
+
+
+@functools.cache
+def described_chain(text: str) -> Chain:
+    """The `Chain` of layers that `describe` described, with semicolons between them."""
+    shapes = []
+    for layer in text.split(";"):
+        grid_size, degree, activation, uniform, outputs, inputs, *dtypes, scaled = layer.split()
+        dtype, grid_dtype = (getattr(torch, name.removeprefix("torch.")) for name in dtypes)
+        described = (int(grid_size), int(degree), cast(Activation, activation), uniform == "1")
+        sizes = int(outputs), int(inputs)
+        shapes.append(shape(*described, *sizes, dtype, grid_dtype, scaled == "1"))
+    return chain(*shapes)
+
+
 def forward(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> Tensor:
     """The values [B, O] of the last layer over x [B, I], contiguous.
 
@@ -135,13 +157,16 @@ def all_values(chain: Chain, x: Tensor, tensors: Sequence[Tensor]) -> list[Tenso
 
     Values between layers are contiguous or, if that is faster, transposes of contiguous matrices.
     """
-    rows, values = x.shape[0], [x]
-    for its in chain.before:
-        values.append(x.new_empty_strided((rows, its.outputs), its.steps(rows)))
-    y = x.new_empty(rows, chain.outputs)
-    _forward(chain, y, map(_address, (*values, *tensors)))
-    values.append(y)
-    return values
+    *hidden, y = new_values(chain, x)
+    _forward(chain, y, map(_address, (x, *hidden, *tensors)))
+    return [x, *hidden, y]
+
+
+def new_values(chain: Chain, x: Tensor) -> list[Tensor]:
+    """Memory for the values of all layers over x."""
+    rows = x.shape[0]
+    hidden = [x.new_empty_strided((rows, its.outputs), its.steps(rows)) for its in chain.before]
+    return [*hidden, x.new_empty(rows, chain.outputs)]
 
 
 def _forward(chain: Chain, y: Tensor, addresses: Iterable[int]) -> None:

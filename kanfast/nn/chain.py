@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from operator import attrgetter, itemgetter
-from typing import Any, cast
+from typing import Any, TypeGuard, cast
 
 from torch import Tensor, nn
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn.modules.module import _has_any_global_hook
 
+from kanfast import compiled
 from kanfast import layer as layers
 from kanfast.native import layers as native
 from kanfast.nn.linear import KANLinear
@@ -46,7 +47,10 @@ class ChainCache:
         known = self._known
         tensors = None if known is None else known.tensors(modules)
         if known is None or tensors is None or known.dtype is not x.dtype:
-            found = [_look(module, x) for module in modules.values()]
+            found = [
+                module.usual_layer(x.dtype) if _does_no_more(module) else None
+                for module in modules.values()
+            ]
             whole = [its for its in found if its is not None]
             if not whole or len(whole) < len(found):
                 return None
@@ -57,17 +61,28 @@ class ChainCache:
         return layers.evaluate(x, known.chain, tensors)
 
 
-def _look(module: nn.Module | None, x: Tensor) -> layers.Layer | None:
-    """The layer, unless a call of it does more than `KANLinear.forward` without symbolic edges."""
-    if (
-        type(module) is not KANLinear
-        or module.symbolic is not None
-        or module._compiled_call_impl is not None
-        or "forward" in module.__dict__
-        or any(map(module.__dict__.get, _HOOKS))
-    ):
+def evaluate_compiled(modules: Mapping[str, nn.Module | None], x: Tensor) -> Tensor | None:
+    """The same as `ChainCache.evaluate` while torch.compile traces."""
+    if _has_any_global_hook():
         return None
-    return module.usual_layer(x.dtype)
+    parts = []
+    for module in modules.values():
+        part = module.compiled_part() if _does_no_more(module) else None
+        if part is None:
+            return None
+        parts.append(part)
+    return compiled.evaluate(x, parts) if parts else None
+
+
+def _does_no_more(module: nn.Module | None) -> TypeGuard[KANLinear]:
+    """Whether a call does no more than `KANLinear.forward` without symbolic edges."""
+    return (
+        type(module) is KANLinear
+        and module.symbolic is None
+        and module._compiled_call_impl is None
+        and "forward" not in module.__dict__
+        and not any(map(module.__dict__.get, _HOOKS))
+    )
 
 
 class Known:

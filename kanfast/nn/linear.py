@@ -167,16 +167,12 @@ class KANLinear(MeasuredLayer):
     def _in_one_call(self, x: Tensor) -> Tensor | None:
         """The layer by native code, from its parameters, or None if it is not the usual case."""
         if torch.compiler.is_compiling():
-            usual = self._usual_tensors()
-            if usual is None or is_batchedtensor(usual[3]):
-                return None
-            weight, base, scaler, grid, activation = usual
-            basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
-            return compiled.evaluate(x, weight, base, scaler, grid, basis)
-        its = self.usual_layer(x.dtype) if layers.takes(x) else None
-        if its is None or its[0].inputs != x.shape[-1]:
+            its = self.compiled_part()
+            return None if its is None else compiled.evaluate(x, [its])
+        layer = self.usual_layer(x.dtype) if layers.takes(x) else None
+        if layer is None or layer[0].inputs != x.shape[-1]:
             return None
-        return layers.evaluate(x, chain(its[0]), its[1])
+        return layers.evaluate(x, chain(layer[0]), layer[1])
 
     def usual_layer(self, dtype: torch.dtype) -> layers.Layer | None:
         """For `kanfast.layer`, with inputs of this dtype, or None if it is not the usual case.
@@ -190,6 +186,15 @@ class KANLinear(MeasuredLayer):
         uniform = self._is_uniform_now(grid)
         basis = shared_basis(self.grid_size, self.spline_order, activation, uniform)
         return layers.fit(weight, base, scaler, grid, basis, dtype)
+
+    def compiled_part(self) -> compiled.Part | None:
+        """For `kanfast.compiled`, while torch.compile traces; None if it is not the usual case."""
+        usual = self._usual_tensors()
+        if usual is None or is_batchedtensor(usual[3]):
+            return None
+        weight, base, scaler, grid, activation = usual
+        basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
+        return compiled.Part(weight, base, scaler, grid, basis)
 
     def _usual_tensors(
         self,

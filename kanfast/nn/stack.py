@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kanfast.checks import check_index
-from kanfast.nn.chain import ChainCache
+from kanfast.nn.chain import ChainCache, evaluate_compiled
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.nn.selection import Selection
@@ -168,8 +168,9 @@ class LayerStack(nn.Module):
         if self._buffers["input_mask"] is not None:
             x = self._select_inputs(x)
         layers, plain = cast(nn.Module, modules["layers"])._modules, not modules["nodes"]
-        if plain and not update_grid and not torch.compiler.is_compiling():
-            y = self._chain.evaluate(layers, x)
+        if plain and not update_grid:
+            traced = torch.compiler.is_compiling()
+            y = evaluate_compiled(layers, x) if traced else self._chain.evaluate(layers, x)
             if y is not None:
                 return y
         for name, layer in cast(dict[str, KANLinear], layers).items():
