@@ -25,9 +25,13 @@ GRID = 13, 5, 0, "gelu", False, (65536, 512, 512)  # more splines than are unrol
 LAST = 5, 3, 3, "silu", True, (65536, 512, 512)  # the last derivative that lives
 ODD = 5, 3, 0, "silu", False, (65536, 500, 500)  # sizes that 16 does not divide
 NARROW = 5, 3, 0, "silu", False, (10**6, 10, 10)
+SINGLE = 5, 3, 0, "silu", True, (10**6, 5, 1)  # sizes of one are constants to the compiler
+SQUARE = 5, 2, 0, "silu", False, (65536, 512, 512)  # what shares an entry with training's calls
+GELU = 5, 3, 0, "gelu", False, (65536, 512, 512)
 SAMPLE = {
-    "bfloat16": (STEEP, NARROW, LAST, ODD), "float16": (FINE,), "tf32": (FINE, GRID, LAST, ODD),
-    "tf32x3": (STEEP, NARROW, ODD), "ieee": (FINE, GRID, ODD), "float64": (STEEP, NARROW, GRID),
+    "bfloat16": (STEEP, NARROW, LAST, ODD, GELU), "float16": (FINE,),
+    "tf32": (FINE, GRID, LAST, ODD, GELU), "tf32x3": (STEEP, NARROW, SINGLE, ODD, SQUARE),
+    "ieee": (FINE, GRID, SINGLE, ODD, SQUARE), "float64": (STEEP, NARROW, GRID, GELU),
 }  # fmt: skip
 GENERAL = {"bfloat16": (STEEP, ODD), "tf32": (STEEP, ODD)}
 
@@ -54,6 +58,9 @@ def _all():
     for activation in ("gelu", "tanh", "sigmoid", "relu", "identity", "none"):
         for deriv in range(3):
             yield 5, 3, deriv, activation, False, main
+    for grid_size in (3, 10):
+        for scale in (False, True):
+            yield grid_size, 3, 0, "silu", scale, main
     for grid_size in (1, 13, 500):
         for scale in (False, True):
             yield grid_size, 5, 0, "gelu", scale, main
@@ -64,10 +71,15 @@ def _all():
             (65536, 64, 64),
             (65536, 16, 16),
             (1, 1, 1),
+            (65536, 1, 1),
             (100, 40, 500),
             (65536, 500, 500),
             (4096, 784, 10),
             (4096, 3, 5),
+            (65536, 5, 1),
+            (65536, 1, 5),
+            (65536, 64, 1),
+            (65536, 1, 64),
         ):
             yield 5, 3, 0, "silu", scale, shape
             yield 5, 7, 2, "gelu", scale, shape

@@ -11,8 +11,6 @@ from .tiles import EDGE_TILES, TILES
 # Layers with no more inputs, and no more outputs, are narrow.
 NARROW = 16
 
-LOW = ("common", "demanding")
-
 # Programs the weight gradient's split of the batch aims at. A constant, not the device's number of
 # multiprocessors: the order of summation, and so every bit of the result, is the same on every GPU.
 SPLIT_TARGET = 512
@@ -46,8 +44,11 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
         other = {"general": "demanding", "several": "high" if slow else "common"}.get(demanding)
         entry = table.get((op, precision, other), table[op, precision])
     block_b, block_i, block_o, warps, stages, limit = entry
-    # Or the assembler sometimes settles for 128 registers, and spills what does not fit there.
-    registers = {"maxnreg": 255} if backend == "cuda" and demanding != "common" else {}
+    # Or the assembler sometimes settles for 128 registers, and spills what does not fit there. In
+    # float64 it is the other way round: with it 255 registers and spills, without it 100 and none.
+    registers = {}
+    if backend == "cuda" and demanding != "common" and precision != "float64":
+        registers = {"maxnreg": 255}
 
     def fit(block, size):
         return min(block, max(16, triton.next_power_of_2(size)))
@@ -66,29 +67,29 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
 
 def entry_name(op, precision, device, inputs, outputs, demanding):
     """Which of the entries a call takes: that of `demanding`, or "narrow", or a higher one."""
-    small = max(inputs, outputs) <= NARROW
-    if small and demanding in (("common", "several") if op == "forward" else LOW):
-        return "narrow"
-    if small and demanding == "general":
-        return "high"
-    odd = not small and (inputs % 16 or outputs % 16)
-    rank = {"common": 0, "several": 0, "demanding": 1, "general": 1, "high": 2}[demanding]
-    if odd:
+    if max(inputs, outputs) <= NARROW:
+        low = ("common", "varied", "several" if op == "forward" else "demanding")
+        return "narrow" if demanding in low and inputs * outputs > 1 else "high"
+    rank = {"demanding": 1, "general": 1, "high": 2}.get(demanding, 0)
+    if inputs % 16 or outputs % 16:
         rank += 1  # each element has an address and a mask of its own
     backend, capability = runtime.capability(device)
     if rank == 0 and target_class(device) == "mma" and backend == "cuda" and capability > 80:
         rank = 1  # the assembler needs more registers for these than for sm_80
-    if (demanding, rank) in (("general", 1), ("several", 0)):
+        if demanding == "common":
+            return "general"
+    if (demanding, rank) in (("general", 1), ("several", 0), ("varied", 0)):
         return demanding
     if demanding == "several" and precision in ("ieee", "float64"):
         return "high"
-    return (*LOW, "high")[min(rank, 2)]
+    return ("common", "demanding", "high")[min(rank, 2)]
 
 
 def demanding(op, basis, deriv, scaled):
     """How many registers a call needs: "common", which are training's three on a uniform grid
-    ("several", if the forward pass has more splines than are unrolled at once), "demanding", on a
-    "general" grid, or "high".
+    ("several", if the forward pass has more splines than are unrolled at once; "varied", if it is
+    not of cubic splines with SiLU and three cells or more), "demanding", on a "general" grid, or
+    "high".
 
     High are the degrees for which the closed form has many terms, or the sweep over general knots,
     which carries a tile for each degree, many tiles; the forward pass of the last derivative, whose
@@ -101,7 +102,8 @@ def demanding(op, basis, deriv, scaled):
         unusual |= basis.activation != "silu" or basis.degree not in (2, 3)
     several = op == "forward" and basis.num_splines > 8
     if basis.uniform:
-        usual = "several" if several else "common"
+        cubic = basis.degree == 3 and basis.activation == "silu" and basis.grid_size >= 3
+        usual = "several" if several else "common" if cubic else "varied"
         high = basis.degree > 5 or (op == "forward" and deriv == basis.degree)
         return "high" if high else "demanding" if unusual else usual
     high = basis.degree > 3 or several or (op != "weight_grad" and unusual)

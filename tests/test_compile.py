@@ -107,7 +107,7 @@ def test_the_table_has_every_operation_and_precision(group):
     assert {key for key in keys if len(key) == 2} == wanted
     for name in ("high", "narrow"):
         assert {key[:2] for key in keys if key[2:] == (name,)} == wanted
-    others = {key[2] for key in keys if len(key) == 3} - {"general", "several"}
+    others = {key[2] for key in keys if len(key) == 3} - {"general", "several", "varied"}
     assert others == {"demanding", "high", "narrow"}
 
 
@@ -126,7 +126,7 @@ def test_the_sample_has_every_class_of_entries(knots):
             device = torch.device("cpu")
             classes.add((op, launch.entry_name(op, precision, device, *shape[1:], name)))
     classes.discard(("forward", "several"))
-    uniform = {"common", "demanding", "high", "narrow"}
+    uniform = {"common", "varied", "demanding", "high", "narrow"}
     every = uniform if knots == "uniform" else {"general", "high"}
     assert classes == set(itertools.product(codegen.OPS, every))
 
