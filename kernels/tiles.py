@@ -52,7 +52,7 @@ TILES = {
         ("input_grad", "ieee", "high"): (64, 32, 32, 8, 2, 8),
         ("input_grad", "ieee", "narrow"): (64, 16, 16, 2, 2, 8),
         ("input_grad", "tf32x3"): (128, 32, 32, 8, 2, 8),
-        ("input_grad", "tf32x3", "demanding"): (64, 32, 16, 8, 2, 8),
+        ("input_grad", "tf32x3", "demanding"): (64, 32, 16, 4, 2, 8),
         ("input_grad", "tf32x3", "varied"): (64, 32, 16, 4, 2, 8),
         ("input_grad", "tf32x3", "general"): (64, 32, 32, 4, 2, 8),
         ("input_grad", "tf32x3", "high"): (64, 32, 16, 8, 2, 8),
@@ -253,6 +253,9 @@ if FROM_3_9:
     for _class in ("mma", "wgmma", "tcgen05"):
         TILES[_class]["weight_grad", "bfloat16", "high"] = (16, 32, 256, 8, 2, 1)
     TILES["wgmma"] |= {
+        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
+        ("weight_grad", "float64", "varied"): (16, 32, 32, 8, 1, 2),
+        ("weight_grad", "float64", "general"): (16, 32, 32, 8, 1, 2),
         ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
         ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
@@ -261,7 +264,10 @@ if FROM_3_9:
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
     }
     TILES["tcgen05"] |= {
-        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
+        ("forward", "float64", "several"): (64, 16, 32, 8, 1, 0),
+        ("forward", "float64", "high"): (32, 16, 32, 8, 1, 0),
+        ("weight_grad", "tf32"): (16, 128, 128, 8, 2, 2),
+        ("weight_grad", "bfloat16"): (16, 128, 128, 8, 2, 2),
         ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 0),
     }
 
