@@ -18,7 +18,7 @@ import triton
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
-        ("forward", "float64", "demanding"): (32, 16, 64, 8, 1, 0),
+        ("forward", "float64", "demanding"): (64, 16, 32, 8, 1, 0),
         ("forward", "float64", "general"): (64, 16, 64, 8, 1, 4),
         ("forward", "float64", "varied"): (64, 16, 64, 8, 1, 4),
         ("forward", "float64", "high"): (64, 16, 32, 8, 1, 0),
@@ -94,7 +94,7 @@ TILES = {
         ("forward", "ieee"): (128, 16, 64, 8, 2, 8),
         ("forward", "ieee", "demanding"): (128, 16, 64, 8, 2, 4),
         ("forward", "ieee", "general"): (128, 16, 64, 8, 2, 4),
-        ("forward", "ieee", "high"): (64, 16, 64, 8, 2, 0),
+        ("forward", "ieee", "high"): (64, 16, 64, 8, 1, 0),
         ("forward", "ieee", "narrow"): (128, 16, 16, 8, 2, 4),
         ("forward", "tf32x3"): (128, 16, 64, 4, 2, 8),
         ("forward", "tf32x3", "demanding"): (128, 16, 64, 8, 2, 4),
