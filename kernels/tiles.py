@@ -13,13 +13,13 @@ import triton
 # TILES[class][operation, precision] = (BLOCK_B, BLOCK_I, BLOCK_O, num_warps, num_stages, bases
 # unrolled at once; 0 for none, a loop with a single product). Calls that need more registers than
 # the common ones have entries of their own, and so have narrow layers: see `launch.tile`. Where
-# "general" is missing it is "demanding", where "several" is, "common", or "high" where there are no
-# tensor cores or half-rate ones.
+# "general" is missing it is "demanding"; where "varied" or "several" is, "common", but "high" for
+# "several" where there are no tensor cores or half-rate ones.
 TILES = {
     "mma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
         ("forward", "float64", "demanding"): (64, 16, 32, 8, 1, 0),
-        ("forward", "float64", "general"): (64, 16, 64, 8, 1, 4),
+        ("forward", "float64", "general"): (64, 16, 64, 8, 1, 8),
         ("forward", "float64", "varied"): (64, 16, 64, 8, 1, 4),
         ("forward", "float64", "high"): (64, 16, 32, 8, 1, 0),
         ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
@@ -46,6 +46,7 @@ TILES = {
         ("input_grad", "float64"): (32, 32, 32, 4, 1, 8),
         ("input_grad", "float64", "demanding"): (32, 32, 16, 4, 1, 8),
         ("input_grad", "float64", "varied"): (32, 32, 16, 4, 1, 8),
+        ("input_grad", "float64", "general"): (32, 32, 32, 4, 1, 8),
         ("input_grad", "float64", "high"): (32, 16, 16, 8, 1, 8),
         ("input_grad", "float64", "narrow"): (32, 16, 16, 2, 1, 8),
         ("input_grad", "ieee"): (64, 32, 32, 8, 2, 8),
