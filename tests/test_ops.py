@@ -135,18 +135,6 @@ def test_opcheck(op):
     torch.library.opcheck(getattr(primitives, f"{op}_op"), (*tensors, grid, *scalars))
 
 
-@pytest.mark.skipif(native.obstacle() is not None, reason="the native code is not built")
-@pytest.mark.parametrize("op", ["layer", "layer_grad"])
-def test_opcheck_of_what_compiled_layers_call(op):
-    basis = make_basis(3, 2)
-    x, _, _, g, grid = make_case(SHAPE, basis, "ieee")
-    outputs, inputs = g.shape[1], x.shape[1]
-    weight = torch.rand(outputs, inputs, basis.num_splines)
-    tensors = (x, weight, torch.rand(outputs, inputs), None, grid)
-    arguments = {"layer": tensors, "layer_grad": (g, *tensors, [True, True, False, False])}[op]
-    torch.library.opcheck(getattr(primitives, f"{op}_op"), (*arguments, 3, 2, "silu", True))
-
-
 def test_nothing_but_x_and_c_is_saved():
     basis = make_basis()
     x, c, s, _, grid = make_case((64, 5, 4), basis, "float64", scale=True)
