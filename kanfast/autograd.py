@@ -68,13 +68,27 @@ def _differentiating(*tensors: Tensor | None) -> bool:
 
 
 def _apply(function: type[Function], *args: Any) -> Tensor:
-    if not torch.compiler.is_compiling():
-        if forward_ad._current_level >= 0:
-            function = DUAL[function]
-        elif not torch._C._are_functorch_transforms_active():
-            function = EAGER[function]
+    if torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0 or not _only_grad_transforms():
+            torch._dynamo.graph_break()
+    elif forward_ad._current_level >= 0:
+        function = DUAL[function]
+    elif not torch._C._are_functorch_transforms_active():
+        function = EAGER[function]
     result: Tensor = function.apply(*args)
     return result
+
+
+def _only_grad_transforms() -> bool:
+    """Whether no transform of torch.func is at work but grad, the only one of which torch.compile
+    makes a graph: there is no vmap of a Function in it, and of jvp it would drop the tangents."""
+    functorch = torch._C._functorch
+    stack = functorch.get_interpreter_stack() or []
+    return all(its.key() == functorch.TransformType.Grad for its in stack)
+
+
+# What torch.compiler.assume_constant_result does, but that imports the compiler.
+_only_grad_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _scaled(s: Tensor | None, t: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ def evaluate(x: Tensor, parts: Sequence[Part]) -> Tensor | None:
     the usual case."""
     if (
         torch.compiler.is_exporting()
+        or torch._C._are_functorch_transforms_active()
         or x.dtype not in layers.FLOATS
         or not x.is_cpu
         or x.dim() == 0

@@ -69,7 +69,8 @@ def entry_name(op, precision, device, inputs, outputs, demanding):
     """Which of the entries a call takes: that of `demanding`, or "narrow", or a higher one."""
     if max(inputs, outputs) <= NARROW:
         low = ("common", "varied", "several" if op == "forward" else "demanding")
-        return "narrow" if demanding in low and inputs * outputs > 1 else "high"
+        alone = inputs == outputs == 1  # laid out along the rows, which spills
+        return "narrow" if demanding in low and not alone else "high"
     rank = {"demanding": 1, "general": 1, "high": 2}.get(demanding, 0)
     if inputs % 16 or outputs % 16:
         rank += 1  # each element has an address and a mask of its own

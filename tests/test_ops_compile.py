@@ -8,7 +8,7 @@ from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.testing import CompileCounter
 from torch.autograd import forward_ad
 
-from kanfast import KAN, kan_linear, native, pack_coefficients, primitives
+from kanfast import KAN, KANLinear, kan_linear, native, pack_coefficients, primitives
 from kanfast.native.layers import describe
 
 pytestmark = [
@@ -159,10 +159,7 @@ def test_compiled_code_does_not_drop_tangents():
     x, c, _, _, grid = make_case((9, 3, 2), basis, "float64")
     compiled = torch.compile(lambda x: kan_linear(x, c, grid, basis=basis), backend="aot_eager")
     compiled(x)
-    with (
-        forward_ad.dual_level(),
-        pytest.raises(RuntimeError, match=r"forward-mode differentiation .* without torch.compile"),
-    ):
+    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"forward[- ]mode"):
         compiled(forward_ad.make_dual(x, torch.ones_like(x)))
 
 
@@ -176,6 +173,45 @@ def test_export(strict):
     torch.testing.assert_close(program.module()(x), model(x))
     targets = [str(node.target) for node in program.graph.nodes if "kanfast" in str(node.target)]
     assert targets == ["kanfast.forward.default"] * 2
+
+
+def jvp(call, x):
+    return torch.func.jvp(call, (x,), (torch.cos(x),))[1]
+
+
+def gradients_of_parameters(model, x):
+    def loss(parameters):
+        return torch.func.functional_call(model, parameters, (x,)).square().sum()
+
+    gradients = torch.func.grad(loss)(dict(model.named_parameters()))
+    return torch.cat([gradients[name].flatten() for name in sorted(gradients)])
+
+
+TRANSFORMS = {
+    "grad": lambda call, x: torch.func.grad(lambda x: call(x).square().sum())(x),
+    "jacrev": lambda call, x: torch.func.jacrev(call)(x),
+    "vmap": lambda call, x: torch.func.vmap(call)(x),
+    "vmap of grad": lambda call, x: torch.func.vmap(torch.func.grad(lambda x: call(x).sum()))(x),
+    "hessian": lambda call, x: torch.func.hessian(lambda x: call(x).square().sum())(x),
+    "jvp": jvp,
+    "parameters": gradients_of_parameters,
+}
+
+
+# torch's own: its compiler looks at the tensors of transforms in what it leaves to Python.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+@pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_within_compiled_code(name, trained, backend):
+    """No derivative is silently zero."""
+    model = KAN([3, 4, 2], dtype=torch.float64, backend=backend).requires_grad_(trained)
+    x = torch.rand(5, 3, dtype=torch.float64)
+    transformed = TRANSFORMS[name]
+    compiled = torch.compile(lambda x: transformed(model, x), backend="aot_eager")
+    want = transformed(model, x)
+    assert want.abs().max() > 1e-6
+    torch.testing.assert_close(compiled(x), want)
 
 
 @pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
@@ -231,14 +267,20 @@ class TestWholeLayers:
             assert got.equal(want)
 
     @pytest.mark.parametrize("op", ["layers", "layers_values", "layers_grad"])
-    def test_the_ops_keep_torchs_rules(self, op):
-        parts = [layer.compiled_part() for layer in KAN([3, 4, 2], dtype=torch.float64).kan_layers]
-        tensors = [t.detach() for part in parts for t in part[:4]]
-        chain = ";".join(describe(part.basis, part.weight, part.grid, True) for part in parts)
+    @pytest.mark.parametrize("scaled", [False, True])
+    def test_the_ops_keep_torchs_rules(self, op, scaled):
+        layers = [
+            KANLinear(*size, enable_standalone_scale_spline=scaled, dtype=torch.float64)
+            for size in ((3, 4), (4, 2))
+        ]
+        parts = [layer.compiled_part() for layer in layers]
+        tensors = [t.detach() for part in parts for t in part[:4] if t is not None]
+        chain = ";".join(describe(part.basis, part.weight, part.grid, scaled) for part in parts)
         x, g = (torch.rand(9, n, dtype=torch.float64) for n in (3, 2))
         if op == "layers_grad":
             hidden, _ = torch.ops.kanfast.layers_values(x, tensors, chain)
-            needs = [True, True, True, False, False, False, True, True, False]
+            of_layer = [True, True, *[False] * scaled, False]
+            needs = [True, *of_layer, *of_layer]
             arguments = (g, [x, hidden, *tensors], needs, chain)
         else:
             arguments = (x, tensors, chain)

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch._C._functorch import is_batchedtensor
 
 from kanfast import checks, compiled
 from kanfast import layer as layers
@@ -190,7 +189,7 @@ class KANLinear(MeasuredLayer):
     def compiled_part(self) -> compiled.Part | None:
         """For `kanfast.compiled`, while torch.compile traces; None if it is not the usual case."""
         usual = self._usual_tensors()
-        if usual is None or is_batchedtensor(usual[3]):
+        if usual is None:
             return None
         weight, base, scaler, grid, activation = usual
         basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
