@@ -117,7 +117,7 @@ class _Driver(DriverBase):
     def get_active_torch_device(self) -> torch.device:
         return torch.device("cpu")
 
-    def get_benchmarker(self):  # type: ignore[no-untyped-def]
+    def get_benchmarker(self):
         raise RuntimeError("nothing runs here, so nothing can be timed")
 
 
@@ -133,14 +133,14 @@ def compile_for(target: str) -> Iterator[list[Launch]]:
     inspected: dict[str, Compiled] = {}
     functions = set()
 
-    def load(self):  # type: ignore[no-untyped-def]
+    def load(self):
         """In place of CompiledKernel._init_handles, which loads the binary into the driver."""
         if self.hash not in inspected:
             inspected[self.hash] = _inspect(self, target)
         names = self.src.fn.arg_names
         functions.add(self.src.fn)
 
-        def run(x, y, z, stream, function, metadata, launch_metadata, enter, leave, *arguments):  # type: ignore[no-untyped-def]
+        def run(x, y, z, stream, function, metadata, launch_metadata, enter, leave, *arguments):
             named = dict(zip(names, arguments, strict=True))
             launches.append(Launch(inspected[self.hash], (x, y, z), named))
 
@@ -165,13 +165,13 @@ def tool(name: str) -> Path:
     return Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
 
 
-def _inspect(kernel, target: str) -> Compiled:  # type: ignore[no-untyped-def]
+def _inspect(kernel, target: str) -> Compiled:
     meta = kernel.metadata
     if TARGETS[target].backend == "hip":
         text = kernel.asm["amdgcn"]
 
         def note(key: str) -> int:
-            return int(re.search(rf"\.{key}:\s+(\d+)", text).group(1))  # type: ignore[union-attr]
+            return int(re.search(rf"\.{key}:\s+(\d+)", text).group(1))
 
         registers, spills = note("vgpr_count"), note("private_segment_fixed_size")
         wide = len(re.findall(r"(?:global|buffer)_load_dwordx4", text))
@@ -186,8 +186,8 @@ def _inspect(kernel, target: str) -> Compiled:  # type: ignore[no-untyped-def]
                 ).stdout
                 for name, option in (("cuobjdump", "-res-usage"), ("nvdisasm", "-c"))
             )
-        registers = int(re.search(r"REG:(\d+)", usage).group(1))  # type: ignore[union-attr]
-        spills = int(re.search(r"STACK:(\d+)", usage).group(1))  # type: ignore[union-attr]
+        registers = int(re.search(r"REG:(\d+)", usage).group(1))
+        spills = int(re.search(r"STACK:(\d+)", usage).group(1))
         wide = len(re.findall(r"\bLDG\.E[\w.]*\.128|LDGSTS\.E[\w.]*\.128|UTMALDG", text))
         narrow = len(re.findall(r"\bLDG\.E|LDGSTS\.E", text)) - wide
     tensor = len(re.findall(TENSOR_CORE[TARGETS[target].backend], text))

@@ -30,7 +30,7 @@ Shape = tuple[int, int, int]
 MAIN: Shape = (65536, 512, 512)
 
 
-def launches(target: str, basis: Basis, dtype: torch.dtype, shape: Shape, *, given: bool = False):  # type: ignore[no-untyped-def]
+def launches(target: str, basis: Basis, dtype: torch.dtype, shape: Shape, *, given: bool = False):
     """The launches of the statistics and of all their gradients, nothing executed."""
     rows, inputs, outputs = shape
     x = torch.empty(rows, inputs, dtype=dtype)
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> int:
     wrong = 0
     for target, dtype, knots in itertools.product(options.targets, DTYPES, KNOTS):
         for size, degree, activation, given, shape in structures(options.wide):
-            basis = Basis(size, degree, activation, knots == "uniform")  # type: ignore[arg-type]
+            basis = Basis(size, degree, activation, knots == "uniform")
             done = launches(target, basis, DTYPES[dtype], shape, given=given)
             for launch in {launch.kernel.name: launch for launch in done}.values():
                 kernel = launch.kernel

@@ -56,7 +56,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def launches(  # type: ignore[no-untyped-def]
+def launches(
     target, op, precision, basis, *, forced, deriv=0, scale=False, shape=(ROWS, INPUTS, OUTPUTS)
 ):
     """The launches of one call with local kernels, or with dense ones."""
@@ -73,7 +73,7 @@ def touched(splines: int, degree: int, rows: int) -> float:
     return splines * (1 - (1 - min(1.0, (degree + 1) / splines)) ** rows)
 
 
-def profile(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
+def profile(launch) -> Counter[str]:
     """Cycles by resource of one program of a local kernel."""
     kernel, a = launch.kernel, launch.arguments
     forward = kernel.name == "local_forward_kernel"
@@ -109,7 +109,7 @@ def profile(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
     return need
 
 
-def profile_weights(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
+def profile_weights(launch) -> Counter[str]:
     """The same of the local weight gradient, whose loop runs over the rows of a program's bins."""
     kernel, a = launch.kernel, launch.arguments
     code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
@@ -134,7 +134,7 @@ def profile_weights(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
     return need
 
 
-def profile_once(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
+def profile_once(launch) -> Counter[str]:
     """The same of a kernel without a loop."""
     kernel = launch.kernel
     code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
@@ -144,7 +144,7 @@ def profile_once(launch) -> Counter[str]:  # type: ignore[no-untyped-def]
     return need
 
 
-def cost(op, done, shape=(ROWS, INPUTS, OUTPUTS)):  # type: ignore[no-untyped-def]
+def cost(op, done, shape=(ROWS, INPUTS, OUTPUTS)):
     """(cycles of an SM for 1024 values, what bounds the main kernel, the main launch)."""
     total, bound, main = 0.0, "", None
     # x and, of the input gradient, the result are transposed: read and written once more.
@@ -174,7 +174,7 @@ def cost(op, done, shape=(ROWS, INPUTS, OUTPUTS)):  # type: ignore[no-untyped-de
     return 1024 * total / math.prod(shape), bound, main
 
 
-def row_of(target, op, precision, knots, grid_size):  # type: ignore[no-untyped-def]
+def row_of(target, op, precision, knots, grid_size):
     """One line of the table: k = 3, SiLU; the input gradient is the forward's, of order 1."""
     basis = Basis(grid_size, 3, "silu", knots == "uniform")
     dense, dense_bound, _ = cost(op, launches(target, op, precision, basis, forced=False))
@@ -189,7 +189,7 @@ def row_of(target, op, precision, knots, grid_size):  # type: ignore[no-untyped-
     }  # fmt: skip
 
 
-def structures(op):  # type: ignore[no-untyped-def]
+def structures(op):
     """(degree, derivative, scale, shape) to check; the weight gradient's worst is far from the
     main."""
     yield 3, 0, False, (ROWS, INPUTS, OUTPUTS)
@@ -197,7 +197,7 @@ def structures(op):  # type: ignore[no-untyped-def]
         yield 7, 2, True, (100, 40, 500)
 
 
-def check(cases, as_json):  # type: ignore[no-untyped-def]
+def check(cases, as_json):
     """Lists the local kernels that spill, do not fit, or miss 128-bit loads: 1 if there are any."""
     bad = 0
     for target, op, precision, knots, size in cases:

@@ -143,7 +143,7 @@ def _width(opcode: str) -> int:
 def _matrix_shared(opcode: str, operands: str) -> float:
     """Bytes of shared memory that one warp's share of a warp-group dot reads: B, and A where it is
     there."""
-    m, n, k = map(int, re.search(r"(\d+)x(\d+)x(\d+)", opcode).groups())  # type: ignore[union-attr]
+    m, n, k = map(int, re.search(r"(\d+)x(\d+)x(\d+)", opcode).groups())
     size = 4 if "TF32" in opcode else 2
     a_in_shared = operands.split(",")[1].strip().startswith("gdesc")
     return (n * k + (m * k if a_in_shared else 0)) * size / 4

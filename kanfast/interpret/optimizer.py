@@ -163,6 +163,7 @@ def make_optimizer(model: TrainedStack, opt: OptimizerLike, lr: float) -> Steps:
         return VectorLBFGS(trained, lr)
     found = getattr(torch.optim, opt, None) if isinstance(opt, str) else opt
     if isinstance(found, type) and issubclass(found, torch.optim.Optimizer):
+        # The base class, whose constructor is all that is known here, has no lr.
         return AnyOptimizer(found(trained, lr=lr))  # type: ignore[call-arg]
     wanted = (
         'opt must be "LBFGS", the name of an optimizer in torch.optim, its class, or an optimizer'
