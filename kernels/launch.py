@@ -38,6 +38,7 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     table = TILES[group]
     precision = "bfloat16" if precision == "float16" else precision
     demanding = entry_name(op, precision, device, inputs, outputs, demanding)
+    alone = inputs == outputs == 1
     entry = table.get((op, precision, demanding))
     if entry is None:
         slow = precision in ("ieee", "float64")
@@ -45,9 +46,11 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
         entry = table.get((op, precision, other), table[op, precision])
     block_b, block_i, block_o, warps, stages, limit = entry
     # Or the assembler sometimes settles for 128 registers, and spills what does not fit there. In
-    # float64 it is the other way round: with it 255 registers and spills, without it 100 and none.
+    # small kernels it is the other way round: with it 255 registers and spills, without it 100 and
+    # none. Those are float64's but the high ones, and float32's of a single edge.
+    small = demanding != "high" if precision == "float64" else precision == "ieee" and alone
     registers = {}
-    if backend == "cuda" and demanding != "common" and precision != "float64":
+    if backend == "cuda" and demanding != "common" and not small:
         registers = {"maxnreg": 255}
 
     def fit(block, size):
