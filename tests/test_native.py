@@ -1,24 +1,21 @@
-"""The native CPU kernels against scipy's B-splines, and what it means that they are optional."""
+"""The native CPU kernels against scipy's B-splines."""
 
-import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 
 import oracle
 import pytest
 import torch
-from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case, make_grid
+from cases import ACTIVATIONS, DTYPES, KNOTS, ORDERS, SHAPES, make_basis, make_case
 from torch.autograd import gradcheck, gradgradcheck
 
-from kanfast import KAN, kan_linear, layer, native, packing, reference
-from kanfast.native import layers as native_layers
-from kanfast.ops import resolve_backend
+from kanfast import KAN, kan_linear, native, reference
 
-built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
+pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
+
 
 OPS = ("forward", "input_grad", "weight_grad")
+
+
 PRECISIONS = ("float64", "ieee")
 
 
@@ -78,7 +75,6 @@ def second_derivatives(model, x):
     return torch.autograd.grad(loss, list(model.parameters()))
 
 
-@built
 @pytest.mark.usefixtures("poisoned")
 class TestValues:
     @pytest.mark.parametrize("op", OPS)
@@ -177,7 +173,6 @@ class TestValues:
         assert got.equal(want)
 
 
-@built
 class TestManyTerms:
     """Sums so long that their order tells: at most twice the error of plain torch, by the norm."""
 
@@ -212,7 +207,6 @@ class TestManyTerms:
             assert relative(got, want) <= 2 * relative(plain, want)
 
 
-@built
 class TestThreads:
     @pytest.mark.parametrize("shape", [(9000, 3, 5), (700, 70, 33)], ids=str)
     @pytest.mark.parametrize("op", OPS)
@@ -239,7 +233,6 @@ class TestThreads:
                 assert got.equal(want)
 
 
-@built
 @pytest.mark.parametrize("knots", KNOTS)
 def test_gradients_of_any_order(knots):
     basis = make_basis(3, 3, "silu", knots)
@@ -251,238 +244,3 @@ def test_gradients_of_any_order(knots):
     tensors = [t.requires_grad_() for t in (x, c, s)]
     assert gradcheck(call, tensors)
     assert gradgradcheck(call, tensors)
-
-
-@built
-@pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
-@pytest.mark.parametrize("with_base", [True, False], ids=["base", "splines"])
-@pytest.mark.parametrize("shape", [(5, 3, 4), (33, 20, 8), (1, 1, 1), (3, 0, 2)], ids=str)
-def test_packing_and_its_gradients_are_those_of_plain_torch(shape, with_base, with_scaler):
-    generator = torch.Generator().manual_seed(0)
-    weight, edges = torch.randn(shape, generator=generator, dtype=torch.float64), shape[:2]
-    base = torch.randn(edges, generator=generator, dtype=torch.float64) if with_base else None
-    scaler = torch.randn(edges, generator=generator, dtype=torch.float64).T.contiguous().T
-    scaler = scaler if with_scaler else None
-    given = [t.requires_grad_() for t in (weight, base, scaler) if t is not None]
-    results = []
-    for pack in (packing.pack, packing._plain):
-        c = pack(weight, base, scaler)
-        assert c.is_contiguous()
-        (first,) = torch.autograd.grad(c.sin().sum(), given[:1], create_graph=True)
-        every = torch.autograd.grad(c.cos().sum(), given, retain_graph=True)
-        results.append([c, first, *every, *torch.autograd.grad(first.square().sum(), given[:1])])
-    for got, want in zip(*results, strict=True):
-        torch.testing.assert_close(got, want, rtol=1e-14, atol=1e-14)
-
-
-@built
-class TestWholeLayer:
-    """A layer in one call, from its parameters, against packing and `kan_linear` in plain torch."""
-
-    @pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
-    @pytest.mark.parametrize("activation", ["silu", "none"])
-    @pytest.mark.parametrize("knots", KNOTS)
-    @pytest.mark.parametrize("shape", [(37, 4, 3), (300, 20, 40), (0, 3, 2)], ids=str)
-    def test_values_and_gradients(self, shape, knots, activation, with_scaler):
-        whole, plain, tensors, g = self.make(shape, knots, activation, with_scaler)
-        assert layer.takes(whole.args[0])
-        results = []
-        for call in (whole, plain):
-            y = call()
-            # All, and those of the input or of a parameter alone.
-            grads = [
-                torch.autograd.grad(y, t, g, retain_graph=True) for t in (tensors, tensors[:1])
-            ]
-            grads += [torch.autograd.grad(y, t, g, retain_graph=True) for t in tensors[1:]]
-            results.append([y, *(d for part in grads for d in part)])
-        for got, want in zip(*results, strict=True):
-            torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
-
-    @pytest.mark.parametrize("with_scaler", [True, False], ids=["scaler", "bare"])
-    @pytest.mark.parametrize("activation", ["silu", "none"])
-    def test_gradients_of_gradients(self, activation, with_scaler):
-        whole, _, tensors, _ = self.make((5, 3, 2), "uniform", activation, with_scaler)
-        assert gradcheck(lambda *_: whole(), tensors)
-        assert gradgradcheck(lambda *_: whole(), tensors)
-
-    def test_what_does_not_fit_goes_the_usual_way(self):
-        whole, *_ = self.make((5, 3, 2), "uniform", "silu", True)
-        x, _, (weight, base, scaler, grid) = whole.args
-        for given in (x, x.expand(4, 5, 3), x[:0], x[0], x.float()):
-            assert layer.takes(given)
-        for given in (x.half(), x.to("meta"), x.sum(), x.int()):
-            assert not layer.takes(given)
-        basis, dtype = make_basis(), x.dtype
-        right = (weight, base, scaler, grid, basis, dtype)
-        shape, tensors = layer.fit(*right)
-        assert tensors == [weight, base, scaler, grid]
-        assert layer.fit(*right)[0] is shape
-        for given in (
-            (weight, base, scaler, grid, basis, torch.float32),
-            (weight[..., :-1], base, scaler, grid, basis, dtype),
-            (weight[0], base, scaler, grid, basis, dtype),
-            (weight.to("meta"), base, scaler, grid, basis, dtype),
-            (weight, base[:, :2], scaler, grid, basis, dtype),
-            (weight, base, scaler.T, grid, basis, dtype),
-            (weight, base, scaler.float(), grid, basis, dtype),
-            (weight, base, scaler.T.contiguous().T, grid, basis, dtype),
-            (weight, None, scaler, grid, basis, dtype),
-            (weight, base, scaler, grid[:2], basis, dtype),
-            (weight, base, scaler, grid.half(), basis, dtype),
-            (weight, base, scaler, grid.clone().requires_grad_(), basis, dtype),
-            (weight, base, scaler, grid, make_basis(activation="gelu"), dtype),
-            (weight, base, scaler, grid, make_basis(4), dtype),
-        ):
-            assert layer.fit(*given) is None
-
-    @staticmethod
-    def make(shape, knots, activation, with_scaler):
-        (rows, inputs, outputs), basis = shape, make_basis(5, 3, activation, knots)
-        generator = torch.Generator().manual_seed(0)
-
-        def normal(*size):
-            return torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_()
-
-        x, weight = normal(rows, inputs), normal(outputs, inputs, basis.num_splines)
-        base = normal(outputs, inputs) if activation != "none" else None
-        scaler = normal(outputs, inputs) if with_scaler else None
-        grid = make_grid(inputs, basis)
-
-        def plain():
-            c = packing._plain(weight, base, scaler)
-            return kan_linear(x, c, grid, basis=basis, backend="reference")
-
-        shape, its = layer.fit(weight, base, scaler, grid, basis, x.dtype)
-        whole = partial(layer.evaluate, x, native_layers.chain(shape), its)
-        tensors = [t for t in (x, weight, base, scaler) if t is not None]
-        return whole, plain, tensors, torch.randn(rows, outputs, generator=generator).double()
-
-
-@built
-def test_16_bit_tensors_with_float32_arithmetic():
-    basis = make_basis()
-    x, c, _, _, grid = make_case((20, 4, 3), basis, "bfloat16")
-    keywords = {"basis": basis, "precision": "ieee"}
-    got = kan_linear(x, c, grid, backend="native", **keywords)
-    assert got.dtype == torch.bfloat16
-    torch.testing.assert_close(got, kan_linear(x, c, grid, backend="reference", **keywords))
-
-
-@built
-def test_what_auto_takes():
-    x = torch.zeros(1)
-    assert resolve_backend("auto", x) == "native"
-    assert resolve_backend("auto", x, "float64") == "native"
-    assert resolve_backend("auto", x, "bfloat16") == "reference"
-    assert resolve_backend("auto", x.to("meta")) == "reference"
-
-
-@built
-def test_by_name_it_never_falls_back():
-    with pytest.raises(RuntimeError, match=r"CPU tensors, got meta"):
-        resolve_backend("native", torch.zeros(1, device="meta"))
-    basis = make_basis()
-    x, c, _, _, grid = make_case((5, 2, 2), basis, "bfloat16")
-    with pytest.raises(RuntimeError, match=r"float32 or float64, got the precision 'bfloat16'"):
-        kan_linear(x, c, grid, basis=basis, backend="native")
-
-
-NOT_BUILT = """
-import importlib.util
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: None if "native._" in name else find(name, *a)
-import torch, kanfast
-assert not kanfast.native.available()
-model = kanfast.KAN([2, 3, 1])
-model(torch.zeros(4, 2)).sum().backward()
-model.backend = "native"
-x, weight = torch.zeros(4, 2), model.layers[0].spline_weight
-for call in (lambda: model(x), lambda: kanfast.native.pack(weight, None, None)):
-    try:
-        call()
-    except RuntimeError as error:
-        print(error)
-"""
-
-
-def test_without_the_library_plain_torch_does_the_work(tmp_path):
-    command = [sys.executable, "-c", NOT_BUILT]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    by_name, launcher = done.stdout.splitlines()
-    reason = "is expected to be built, but it was not compiled for this processor when kanfast was"
-    assert by_name.startswith(f'backend "native" {reason}')
-    assert by_name.endswith('or use backend="auto"')
-    assert launcher.startswith(f"kanfast.native {reason}")
-
-
-OUT_OF_MEMORY = """
-import resource, torch, kanfast
-torch.set_num_threads(1)
-basis = kanfast.Basis(1, 0, "none")
-x, grid = torch.zeros(1, 8192), torch.tensor([-1.0, 1.0]).expand(8192, 2)
-c = torch.empty(1, 8192, 8192)  # 256 MiB, as much as the copy of it that the library makes
-used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-for call, results in ((kanfast.kan_linear, 0), (kanfast.edge_statistics, 5)):
-    room = used + (results * 256 + 128) * 2**20
-    resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
-    try:
-        call(x, c, grid, basis=basis, backend="native")
-    except MemoryError as error:
-        print(error)
-"""
-
-
-@built
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory of a process as on Linux")
-def test_without_memory_for_its_buffers_it_says_so():
-    command = [sys.executable, "-c", OUT_OF_MEMORY]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    message = (
-        "kanfast.native needs buffers for 8192 inputs and 8192 outputs, got no memory for them: "
-        'use backend="reference", which needs less'
-    )
-    assert done.stdout.splitlines() == [message, message]
-
-
-@built
-def test_every_instruction_set_gives_the_same():
-    """The build for older processors, in a process that takes it, to rounding."""
-    program = (
-        "import torch, kanfast\n"
-        "torch.manual_seed(0)\n"
-        "model = kanfast.KAN([9, 20, 3], backend='native').double()\n"
-        "x = torch.linspace(-1.5, 1.5, 900, dtype=torch.float64).view(100, 9)\n"
-        "model(x).square().sum().backward()\n"
-        "print(torch.backends.cpu.get_cpu_capability())\n"
-        "print(*(p.grad.norm().item() for p in model.parameters()))\n"
-    )
-    seen = {}
-    for capability in ("avx2", "avx512"):
-        env = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
-        command = [sys.executable, "-c", program]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stderr
-        name, norms = done.stdout.splitlines()
-        seen[name] = torch.tensor([float(n) for n in norms.split()], dtype=torch.float64)
-    first, *others = seen.values()
-    for other in others:
-        torch.testing.assert_close(other, first, rtol=1e-12, atol=1e-12)
-
-
-@built
-def test_a_model_trains_on_it():
-    torch.manual_seed(0)
-    model = KAN([2, 5, 1], backend="native")
-    x = torch.rand(256, 2) * 2 - 1
-    y = (x[:, :1] * x[:, 1:]).sin()
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    first = None
-    for _ in range(60):
-        loss = (model(x) - y).square().mean()
-        first = loss.item() if first is None else first
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.1 * first
