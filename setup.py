@@ -8,6 +8,7 @@ there is no compiler with vector types and OpenMP (GCC, Clang), kanfast installs
 """
 
 import platform
+from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
@@ -20,13 +21,7 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
 
-HEADERS = [
-    f"kanfast/native/{name}.h"
-    for name in (
-        *("activations", "basis", "contract", "layers", "narrow", "pack"),
-        *("primitives", "problem", "statistics", "vector"),
-    )
-]
+HEADERS = sorted(map(str, Path("kanfast/native").glob("*.h")))
 
 native = [
     Extension(

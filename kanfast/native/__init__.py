@@ -22,7 +22,7 @@ from kanfast.basis import Basis
 PRECISIONS = ("float64", "ieee", "tf32x3", "tf32")
 # Instruction sets by torch's name for what the processor has, the best one first.
 BUILDS = {"AVX512": ("avx512", "avx2"), "AVX2": ("avx2",)}
-# Operations with whole registers below which other threads are left asleep, as in primitives.h.
+# Operations with whole registers below which other threads are left asleep, as in run.h.
 SERIAL_WORK = 100_000
 
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)

@@ -3,7 +3,7 @@
  * What lies between two layers is written by column if the first one is narrow, as it is made, and wanted, that way. */
 #pragma once
 
-#include "primitives.h"
+#include "run.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-/* The three primitives of kanfast/reference.py on a CPU: threads, blocks and the C interface of kanfast.native.
+/* The three primitives of kanfast/reference.py on a CPU: blocks of rows and inputs, over threads.
  *
  * Only k + 1 of the G + k splines are not zero at a point, so the sums run over k + 2 rows of coefficients instead of
  * G + k + 1. What a block adds up, and in which order, depends on the shapes alone, never on the number of threads. */
@@ -6,69 +6,14 @@
 #pragma once
 
 #include <cmath>
-#include <cstdlib>
 
 #include "narrow.h"
+#include "tiles.h"
 
 namespace {
 
 constexpr int64_t PART_ROWS = 4096;   // of a partial sum of weight_grad, at least
 constexpr int64_t PARTS_OF_WORK = 32; // wanted by weight_grad
-constexpr int64_t SERIAL_WORK = 100000;  // operations with whole registers below which other threads are left asleep
-
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
-
-/* Aligned memory until the end of the scope: of the stack if it is little, as an allocation takes as long as a few rows. */
-template <typename T> struct Buffer {
-    alignas(64) char little[8192];
-    T *data;
-    explicit Buffer(int64_t size) {
-        const int64_t bytes = size * int64_t(sizeof(T));
-        data = reinterpret_cast<T *>(bytes <= int64_t(sizeof little) ? little : aligned_alloc(64, ceil_div(bytes, 64) * 64));
-    }
-    ~Buffer() {
-        if (static_cast<void *>(data) != little) free(data);
-    }
-    Buffer(const Buffer &) = delete;
-    operator T *() const { return data; }
-};
-
-template <int N> struct Constant {
-    static constexpr int value = N;
-};
-
-/* Calls run(first output, constant V) for the tiles that make up `width` outputs: WIDEST registers, then fewer. */
-template <int WIDEST, typename T, typename Run> inline void for_tiles(int64_t width, Run run) {
-    constexpr int L = Simd<T>::lanes;
-    int64_t o = 0;
-    for (; width - o >= WIDEST * L; o += WIDEST * L) run(o, Constant<WIDEST>{});
-    if constexpr (WIDEST > 1)
-        if (o < width) for_tiles<WIDEST / 2, T>(width - o, [&](int64_t rest, auto v) { run(o + rest, v); });
-}
-
-template <typename T> inline int64_t padded_width(int64_t outputs) {
-    return ceil_div(outputs, Simd<T>::lanes) * Simd<T>::lanes;
-}
-
-/* A row of outputs to or from a row of a tile that begins at output o, and has zeros after the last one. */
-template <typename T, int W> inline void row_to_tile(const T *row, int64_t o, int64_t outputs, T *tile) {
-    const int64_t count = min(W, outputs - o);
-    for (int64_t l = 0; l < count; ++l) tile[l] = row[o + l];
-    for (int64_t l = count; l < W; ++l) tile[l] = 0;
-}
-
-template <typename T, int W> inline void tile_to_row(const T *tile, int64_t o, int64_t outputs, T *row) {
-    const int64_t count = min(W, outputs - o);
-    for (int64_t l = 0; l < count; ++l) row[o + l] = tile[l];
-}
-
-/* Runs `body` in so many threads. One alone is the caller's, for which no team has to be made. */
-template <typename Body> inline void in_threads(int threads, const Body &body) {
-    if (threads == 1) return body();
-#pragma omp parallel num_threads(threads)
-    body();
-}
 
 /* Of values up to whole registers. */
 template <typename T> bool has_nan(const T *values, int rows) {
@@ -369,44 +314,4 @@ template <typename T, int K> struct Primitives {
     }
 };
 
-/* Calls run(constant K) for a degree K, and returns what that does: 0, or 1 where memory ran out. */
-template <typename Run> int with_degree(int degree, Run run) {
-    switch (degree) {
-    case 0: return run(Constant<0>{});
-    case 1: return run(Constant<1>{});
-    case 2: return run(Constant<2>{});
-    case 3: return run(Constant<3>{});
-    case 4: return run(Constant<4>{});
-    case 5: return run(Constant<5>{});
-    case 6: return run(Constant<6>{});
-    case 7: return run(Constant<7>{});
-    }
-    return 2;
-}
-
-/* The primitives 0 forward, 1 input_grad, 2 weight_grad, and 3 for both gradients of a layer. */
-template <typename T> int run(int op, int degree, Problem p) {
-    const int64_t work = p.rows * p.inputs * (8 + p.outputs * int64_t(sizeof(T)) * (degree + 2) / 64);
-    if (work <= SERIAL_WORK) p.threads = 1;
-    p.by_column.x |= p.inputs == 1, p.by_column.d_x |= p.inputs == 1;
-    if (p.outputs == 1 && is_narrow<T>(p, degree)) p.by_column.y = p.by_column.g = true;
-    return with_degree(degree, [&](auto k) -> int {
-        Primitives<T, k.value> primitives{p};
-        if (op == 3) {  // of a layer, whose polynomial is that of the next derivative
-            Problem slope = p;
-            slope.out = p.layer.d_x;
-            ++slope.deriv;
-            return (slope.out && !primitives.fused && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
-        }
-        return int(op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad());
-    });
-}
-
 }  // namespace
-
-/* op: 0 forward, 1 input_grad, 2 weight_grad. Returns 0, or 1 where memory ran out. */
-extern "C" __attribute__((visibility("default"))) int kanfast_run(int op, int is_float64, int degree, const Call *call) {
-    Problem p = {*call};
-    p.by_column = {bool(call->x_by_column), bool(call->scale_by_column), false, bool(call->g_by_column), bool(call->x_by_column)};
-    return is_float64 ? run<double>(op, degree, p) : run<float>(op, degree, p);
-}
