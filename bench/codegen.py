@@ -151,6 +151,8 @@ def profile(op, launch):
     kernel, a = launch.kernel, launch.arguments
     code = sass.parse(kernel.machine_code, kernel.target.startswith("gfx"))
     trips, outer, multiply_adds, read = work(op, a)
+    if not code.outer:  # there is one loop, or the compiler has unrolled the inner one of two
+        trips = outer if a.get("ROLLED") else trips
     times = [1] * len(code.instructions)
     for first, end in code.outer:
         times[first:end] = [outer] * (end - first)

@@ -23,6 +23,7 @@ STEEP = 5, 7, 2, "silu", True, (65536, 512, 512)  # what needs the most register
 FINE = 13, 3, 2, "gelu", True, (65536, 512, 512)  # the same of cubic splines
 GRID = 13, 5, 0, "gelu", False, (65536, 512, 512)  # more splines than are unrolled at once
 LAST = 5, 3, 3, "silu", True, (65536, 512, 512)  # the last derivative that lives
+PINN = 5, 3, 1, "silu", False, (65536, 512, 512)  # derivatives of a solution
 ODD = 5, 3, 0, "silu", False, (65536, 500, 500)  # sizes that 16 does not divide
 NARROW = 5, 3, 0, "silu", False, (10**6, 10, 10)
 SINGLE = 5, 3, 0, "silu", True, (10**6, 5, 1)  # sizes of one are constants to the compiler
@@ -30,10 +31,16 @@ SQUARE = 5, 2, 0, "silu", False, (65536, 512, 512)  # what shares an entry with 
 GELU = 5, 3, 0, "gelu", False, (65536, 512, 512)
 SAMPLE = {
     "bfloat16": (STEEP, NARROW, LAST, ODD, GELU), "float16": (FINE,),
-    "tf32": (FINE, GRID, LAST, ODD, GELU), "tf32x3": (STEEP, NARROW, SINGLE, ODD, SQUARE),
-    "ieee": (FINE, GRID, SINGLE, ODD, SQUARE), "float64": (STEEP, NARROW, GRID, GELU),
+    "tf32": (FINE, NARROW, GRID, LAST, ODD, GELU), "tf32x3": (STEEP, NARROW, SINGLE, ODD, SQUARE),
+    "ieee": (FINE, STEEP, NARROW, GRID, SINGLE, ODD, SQUARE),
+    "float64": (STEEP, PINN, NARROW, GRID, GELU),
 }  # fmt: skip
-GENERAL = {"bfloat16": (STEEP, ODD), "tf32": (STEEP, ODD)}
+GENERAL = {
+    "bfloat16": (STEEP, ODD),
+    "tf32": (STEEP, ODD),
+    "ieee": (STEEP, PINN),
+    "float64": (STEEP, PINN),
+}
 
 
 def structures(extent, precision, knots):

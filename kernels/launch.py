@@ -34,23 +34,17 @@ def target_class(device):
 def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     """(keyword arguments of a launch, functions unrolled); blocks no wider than the next power of
     two of the shape. `demanding` is what the function of that name says."""
-    group, backend = target_class(device), runtime.capability(device)[0]
-    table = TILES[group]
     precision = "bfloat16" if precision == "float16" else precision
-    demanding = entry_name(op, precision, device, inputs, outputs, demanding)
-    alone = inputs == outputs == 1
-    entry = table.get((op, precision, demanding))
-    if entry is None:
-        slow = precision in ("ieee", "float64")
-        other = {"general": "demanding", "several": "high" if slow else "common"}.get(demanding)
-        entry = table.get((op, precision, other), table[op, precision])
-    block_b, block_i, block_o, warps, stages, limit = entry
-    # Or the assembler sometimes settles for 128 registers, and spills what does not fit there. In
-    # small kernels it is the other way round: with it 255 registers and spills, without it 100 and
-    # none. Those are float64's but the high ones, and float32's of a single edge.
-    small = demanding != "high" if precision == "float64" else precision == "ieee" and alone
+    name = entry_name(op, precision, device, inputs, outputs, demanding)
+    taken, found = entry(TILES[target_class(device)], op, precision, name)
+    block_b, block_i, block_o, warps, stages, limit = taken
+    # Or the assembler sometimes settles for 128 registers, and spills what does not fit there. It
+    # can be the other way round, with it 255 registers and spills, without it 100 and none: in
+    # float64, but in its high calls, and in float32 for a single edge.
+    enough = precision == "float64" and found not in ("high", "highest")
+    enough |= precision == "ieee" and inputs == outputs == 1
     registers = {}
-    if backend == "cuda" and demanding != "common" and not small:
+    if runtime.capability(device)[0] == "cuda" and name != "common" and not enough:
         registers = {"maxnreg": 255}
 
     def fit(block, size):
@@ -68,15 +62,25 @@ def tile(op, precision, device, rows, inputs, outputs, *, demanding):
     }, limit
 
 
+def entry(table, op, precision, name):
+    """(entry of that name or of the next one that the table has, its name)."""
+    slow = precision in ("ieee", "float64")
+    below = {"general": "demanding", "highest": "high", "several": "high" if slow else "common"}
+    while name != "common" and (op, precision, name) not in table:
+        name = below.get(name, "common")
+    return table[(op, precision) if name == "common" else (op, precision, name)], name
+
+
 def entry_name(op, precision, device, inputs, outputs, demanding):
-    """Which of the entries a call takes: that of `demanding`, or "narrow", or a higher one."""
+    """Which of the entries a call takes: that of `demanding`, or "narrow", or a higher one. The
+    "highest" are those of high calls of small or odd sizes."""
     if max(inputs, outputs) <= NARROW:
         low = ("common", "varied", "several" if op == "forward" else "demanding")
         alone = inputs == outputs == 1  # laid out along the rows, which spills
-        return "narrow" if demanding in low and not alone else "high"
-    rank = {"demanding": 1, "general": 1, "high": 2}.get(demanding, 0)
+        return "narrow" if demanding in low and not alone else "highest"
+    rank = {"demanding": 1, "general": 1, "high": 2, "highest": 3}.get(demanding, 0)
     if inputs % 16 or outputs % 16:
-        rank += 1  # each element has an address and a mask of its own
+        rank += 1 + (rank == 1)  # each element has an address and a mask of its own
     backend, capability = runtime.capability(device)
     if rank == 0 and target_class(device) == "mma" and backend == "cuda" and capability > 80:
         rank = 1  # the assembler needs more registers for these than for sm_80
@@ -86,31 +90,36 @@ def entry_name(op, precision, device, inputs, outputs, demanding):
         return demanding
     if demanding == "several" and precision in ("ieee", "float64"):
         return "high"
-    return ("common", "demanding", "high")[min(rank, 2)]
+    return ("common", "demanding", "high", "highest")[min(rank, 3)]
 
 
 def demanding(op, basis, deriv, scaled):
     """How many registers a call needs: "common", which are training's three on a uniform grid
     ("several", if the forward pass has more splines than are unrolled at once; "varied", if it is
     not of cubic splines with SiLU and three cells or more), "demanding", on a "general" grid, or
-    "high".
+    "high", or the "highest".
 
     High are the degrees for which the closed form has many terms, or the sweep over general knots,
-    which carries a tile for each degree, many tiles; the forward pass of the last derivative, whose
-    closed form is differences; and several general splines. The input gradient fills the registers
-    as it is: its common calls are those of SiLU and degree 2 or 3. On general knots all but the
-    common calls are high, except of the weight gradient.
+    which carries a tile for each degree, many tiles; and several general splines. The input
+    gradient fills the registers as it is: its common calls are those of SiLU and degree 2 or 3. On
+    general knots all but the common calls are high, except of the weight gradient. The highest are
+    forward passes of the last derivative, whose closed form is differences, and of second
+    derivatives where general knots have many tiles; and input gradients of high degrees.
     """
     unusual = scaled or deriv != (op == "input_grad")
     if op == "input_grad":
         unusual |= basis.activation != "silu" or basis.degree not in (2, 3)
     several = op == "forward" and basis.num_splines > 8
+    many = basis.degree > (5 if basis.uniform else 3)
+    last = deriv >= max(basis.degree, 1) or (deriv > 1 and many and not basis.uniform)
+    if (op == "forward" and last) or (op == "input_grad" and many):
+        return "highest"
     if basis.uniform:
         cubic = basis.degree == 3 and basis.activation == "silu" and basis.grid_size >= 3
         usual = "several" if several else "common" if cubic else "varied"
-        high = basis.degree > 5 or (op == "forward" and deriv == basis.degree)
+        high = many or (op == "forward" and basis.degree == 0)
         return "high" if high else "demanding" if unusual else usual
-    high = basis.degree > 3 or several or (op != "weight_grad" and unusual)
+    high = many or several or (op != "weight_grad" and unusual)
     return "high" if high else "general"
 
 

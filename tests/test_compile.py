@@ -107,39 +107,35 @@ def test_the_table_has_every_operation_and_precision(group):
     assert {key for key in keys if len(key) == 2} == wanted
     for name in ("high", "narrow"):
         assert {key[:2] for key in keys if key[2:] == (name,)} == wanted
-    others = {key[2] for key in keys if len(key) == 3} - {"general", "several", "varied"}
-    assert others == {"demanding", "high", "narrow"}
 
 
-@pytest.mark.parametrize("knots", KNOTS)
-def test_the_sample_has_every_class_of_entries(knots):
-    classes = set()
-    for op, precision in itertools.product(codegen.OPS, codegen.PRECISIONS):
-        for grid_size, degree, n, activation, scale, shape in fit.structures(
-            "sample", precision, knots
-        ):
-            basis, deriv = (
-                make_basis(grid_size, degree, activation, knots),
-                n + (op == "input_grad"),
-            )
-            name = launch.demanding(op, basis, deriv, scale and op != "input_grad")
-            device = torch.device("cpu")
-            classes.add((op, launch.entry_name(op, precision, device, *shape[1:], name)))
-    classes.discard(("forward", "several"))
-    uniform = {"common", "varied", "demanding", "high", "narrow"}
-    every = uniform if knots == "uniform" else {"general", "high"}
-    assert classes == set(itertools.product(codegen.OPS, every))
+@pytest.mark.parametrize("group", launch.TILES)
+def test_the_sample_takes_every_entry(group):
+    table, taken = launch.TILES[group], set()
+    for op, precision, knots in itertools.product(codegen.OPS, codegen.PRECISIONS, KNOTS):
+        if precision == "float16" or (op, precision) not in table:
+            continue
+        for case in fit.structures("sample", precision, knots):
+            grid_size, degree, deriv, activation, scale, (_, inputs, outputs) = case
+            basis = make_basis(grid_size, degree, activation, knots)
+            deriv, scale = deriv + (op == "input_grad"), scale and op != "input_grad"
+            name = launch.demanding(op, basis, deriv, scale)
+            name = launch.entry_name(op, precision, torch.device("cpu"), inputs, outputs, name)
+            name = launch.entry(table, op, precision, name)[1]
+            taken.add((op, precision) if name == "common" else (op, precision, name))
+    assert taken == table.keys()
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(500, 512), (512, 500), (40, 10)])
 def test_sizes_that_16_does_not_divide_need_more_registers(inputs, outputs):
-    classes = "common", "demanding", "high", "high"
+    classes = "common", "demanding", "highest", "highest"
     for name, more in itertools.pairwise(classes):
         at = "forward", "tf32", torch.device("cpu")
         assert launch.entry_name(*at, 512, 512, name) == name
         assert launch.entry_name(*at, inputs, outputs, name) == more
     assert launch.entry_name(*at, 512, 512, "general") == "general"
-    assert launch.entry_name(*at, inputs, outputs, "general") == "high"
+    assert launch.entry_name(*at, inputs, outputs, "general") == "highest"
+    assert launch.entry_name(*at, inputs, outputs, "high") == "highest"
 
 
 @pytest.mark.parametrize("op", codegen.OPS)
