@@ -22,6 +22,7 @@ MAIN = 5, 3, 0, "silu", False, (65536, 512, 512)
 STEEP = 5, 7, 2, "silu", True, (65536, 512, 512)  # what needs the most registers, on any knots
 FINE = 13, 3, 2, "gelu", True, (65536, 512, 512)  # the same of cubic splines
 GRID = 13, 5, 0, "gelu", False, (65536, 512, 512)  # more splines than are unrolled at once
+MANY = 27, 3, 0, "silu", False, (65536, 512, 512)  # the same for training's
 LAST = 5, 3, 3, "silu", True, (65536, 512, 512)  # the last derivative that lives
 PINN = 5, 3, 1, "silu", False, (65536, 512, 512)  # derivatives of a solution
 ODD = 5, 3, 0, "silu", False, (65536, 500, 500)  # sizes that 16 does not divide
@@ -30,8 +31,9 @@ SINGLE = 5, 3, 0, "silu", True, (10**6, 5, 1)  # sizes of one are constants to t
 SQUARE = 5, 2, 0, "silu", False, (65536, 512, 512)  # what shares an entry with training's calls
 GELU = 5, 3, 0, "gelu", False, (65536, 512, 512)
 SAMPLE = {
-    "bfloat16": (STEEP, NARROW, LAST, ODD, GELU), "float16": (FINE,),
-    "tf32": (FINE, NARROW, GRID, LAST, ODD, GELU), "tf32x3": (STEEP, NARROW, SINGLE, ODD, SQUARE),
+    "bfloat16": (STEEP, MANY, NARROW, LAST, ODD, GELU), "float16": (FINE,),
+    "tf32": (FINE, NARROW, GRID, LAST, ODD, GELU),
+    "tf32x3": (STEEP, MANY, NARROW, SINGLE, ODD, SQUARE),
     "ieee": (FINE, STEEP, NARROW, GRID, SINGLE, ODD, SQUARE),
     "float64": (STEEP, PINN, NARROW, GRID, GELU),
 }  # fmt: skip
@@ -65,9 +67,10 @@ def _all():
     for activation in ("gelu", "tanh", "sigmoid", "relu", "identity", "none"):
         for deriv in range(3):
             yield 5, 3, deriv, activation, False, main
-    for grid_size in (3, 10):
+    for grid_size in (3, 10, 20, 27, 50):
         for scale in (False, True):
             yield grid_size, 3, 0, "silu", scale, main
+        yield grid_size, 3, 0, "silu", False, NARROW[-1]
     for grid_size in (1, 13, 500):
         for scale in (False, True):
             yield grid_size, 5, 0, "gelu", scale, main
