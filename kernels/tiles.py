@@ -267,11 +267,10 @@ FROM_3_9 = tuple(int(part) for part in triton.__version__.split(".")[:2]) >= (3,
 if FROM_3_9:
     for _class in ("mma", "wgmma", "tcgen05"):
         TILES[_class]["weight_grad", "bfloat16", "high"] = (16, 32, 256, 8, 2, 1)
+    for _name in ("general", "high"):
+        TILES["mma"]["input_grad", "ieee", _name] = (64, 64, 32, 8, 1, 8)
     TILES["wgmma"] |= {
-        ("forward", "float64", "high"): (32, 16, 64, 8, 1, 0),
-        ("weight_grad", "float64", "varied"): (16, 32, 32, 8, 1, 2),
-        ("weight_grad", "float64", "general"): (16, 32, 32, 8, 1, 2),
-        ("input_grad", "float64", "high"): (32, 32, 16, 8, 1, 8),
+        ("weight_grad", "float64", "general"): (16, 32, 64, 8, 1, 2),
         ("input_grad", "tf32x3"): (64, 128, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "demanding"): (64, 64, 32, 8, 2, 8),
         ("input_grad", "tf32x3", "general"): (64, 64, 32, 8, 2, 8),
@@ -279,11 +278,11 @@ if FROM_3_9:
         ("input_grad", "bfloat16", "demanding"): (64, 64, 128, 8, 2, 8),
     }
     TILES["tcgen05"] |= {
-        ("forward", "float64", "several"): (64, 16, 32, 8, 1, 0),
-        ("forward", "float64", "high"): (32, 16, 32, 8, 1, 0),
         ("weight_grad", "tf32"): (16, 128, 128, 8, 2, 2),
         ("weight_grad", "bfloat16"): (16, 128, 128, 8, 2, 2),
         ("forward", "tf32x3", "narrow"): (128, 16, 16, 8, 2, 0),
+        ("forward", "tf32", "narrow"): (128, 16, 16, 8, 2, 0),
+        ("input_grad", "float64", "general"): (32, 32, 32, 8, 1, 8),
     }
 
 # EDGE_TILES[operation, dtype] = (places of a tile, BLOCK_O at most, num_warps, functions unrolled
