@@ -24,7 +24,7 @@ TILES = {
         ("forward", "float64", "several"): (64, 16, 64, 8, 1, 0),
         ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),
         ("forward", "float64", "highest"): (32, 16, 32, 8, 1, 0),
-        ("forward", "float64", "narrow"): (64, 16, 16, 4, 1, 0),
+        ("forward", "float64", "narrow"): (32, 16, 16, 2, 1, 0),
         ("forward", "ieee"): (64, 16, 64, 8, 2, 8),
         ("forward", "ieee", "demanding"): (64, 16, 64, 8, 2, 0),
         ("forward", "ieee", "high"): (64, 16, 64, 8, 1, 0),
