@@ -35,7 +35,7 @@ SAMPLE = {
     "tf32": (FINE, NARROW, GRID, LAST, ODD, GELU),
     "tf32x3": (STEEP, MANY, NARROW, SINGLE, ODD, SQUARE),
     "ieee": (FINE, STEEP, NARROW, GRID, SINGLE, ODD, SQUARE),
-    "float64": (STEEP, PINN, NARROW, GRID, GELU),
+    "float64": (STEEP, PINN, NARROW, GRID, GELU, SQUARE),
 }  # fmt: skip
 GENERAL = {
     "bfloat16": (STEEP, ODD),
