@@ -80,7 +80,7 @@ def entry_name(op, precision, device, inputs, outputs, demanding):
         return "narrow" if demanding in low and not alone else "highest"
     rank = {"demanding": 1, "general": 1, "high": 2, "highest": 3}.get(demanding, 0)
     if inputs % 16 or outputs % 16:
-        rank += 1 + (rank == 1)  # each element has an address and a mask of its own
+        rank = 3 if rank else 1  # each element has an address and a mask of its own
     backend, capability = runtime.capability(device)
     if rank == 0 and target_class(device) == "mma" and backend == "cuda" and capability > 80:
         rank = 1  # the assembler needs more registers for these than for sm_80
@@ -90,7 +90,7 @@ def entry_name(op, precision, device, inputs, outputs, demanding):
         return demanding
     if demanding == "several" and precision in ("ieee", "float64"):
         return "high"
-    return ("common", "demanding", "high", "highest")[min(rank, 3)]
+    return ("common", "demanding", "high", "highest")[rank]
 
 
 def demanding(op, basis, deriv, scaled):

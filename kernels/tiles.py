@@ -75,7 +75,6 @@ TILES = {
         ("input_grad", "bfloat16", "narrow"): (64, 16, 16, 1, 2, 8),
         ("weight_grad", "float64"): (16, 64, 64, 8, 1, 2),
         ("weight_grad", "float64", "demanding"): (16, 32, 64, 8, 1, 3),
-        ("weight_grad", "float64", "general"): (16, 32, 64, 8, 1, 3),
         ("weight_grad", "float64", "high"): (16, 16, 64, 8, 1, 2),
         ("weight_grad", "float64", "narrow"): (16, 16, 16, 2, 1, 5),
         ("weight_grad", "ieee"): (16, 64, 64, 8, 2, 3),
@@ -95,7 +94,6 @@ TILES = {
     "wgmma": {
         ("forward", "float64"): (64, 16, 64, 4, 1, 8),
         ("forward", "float64", "demanding"): (64, 16, 64, 8, 1, 0),
-        ("forward", "float64", "general"): (64, 16, 64, 8, 1, 0),
         ("forward", "float64", "several"): (64, 16, 64, 8, 1, 0),
         ("forward", "float64", "varied"): (64, 16, 64, 8, 1, 8),
         ("forward", "float64", "high"): (64, 16, 64, 8, 1, 0),

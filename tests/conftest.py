@@ -78,7 +78,7 @@ def run(capsys, monkeypatch):
 
 
 @pytest.fixture
-def calls(monkeypatch):
+def chain_calls(monkeypatch):
     """The number of layers in each call of the autograd function of stacks, so far."""
     from kanfast import layer
 

@@ -18,12 +18,12 @@ pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("rows", [(40,), (300,), (2, 7), (), (0,)], ids=str)
 def test_values_and_gradients_bit_for_bit(
-    rows: tuple[int, ...], dtype: torch.dtype, calls: list[int]
+    rows: tuple[int, ...], dtype: torch.dtype, chain_calls: list[int]
 ) -> None:
     model, x = make(dtype, rows)
     tensors = [x.requires_grad_(), *model.parameters()]
     y = model(x)
-    assert calls == [3]
+    assert chain_calls == [3]
     want = one_by_one(model, x)
     assert_equal([y, *gradients(y, tensors)], [want, *gradients(want, tensors)])
     with torch.no_grad():
@@ -76,7 +76,7 @@ def test_a_loss_of_third_derivatives() -> None:
         torch.testing.assert_close(got, want, rtol=1e-12, atol=1e-12)
 
 
-def test_only_the_inputs_of_layers_are_saved(calls: list[int]) -> None:
+def test_only_the_inputs_of_layers_are_saved(chain_calls: list[int]) -> None:
     model, x = make()
     parameters = {p.data_ptr() for p in model.parameters()}
     parameters |= {part.grid.data_ptr() for part in model.kan_layers}
@@ -89,14 +89,14 @@ def test_only_the_inputs_of_layers_are_saved(calls: list[int]) -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
         y = model(x)
-    assert calls == [3]
+    assert chain_calls == [3]
     assert [list(t.shape) for t in saved] == [[40, width] for width in WIDTHS[:-1]]
     tensors = list(model.parameters())
     assert_equal(gradients(y, tensors), gradients(one_by_one(model, x), tensors))
 
 
 @pytest.mark.parametrize("kept", ["x", "0", "1", "2", "spline_weight", "base_weight", "scaler"])
-def test_frozen_parameters(kept: str, calls: list[int]) -> None:
+def test_frozen_parameters(kept: str, chain_calls: list[int]) -> None:
     model, x = make()
     x.requires_grad_(kept == "x")
     for name, p in model.named_parameters():
@@ -104,18 +104,20 @@ def test_frozen_parameters(kept: str, calls: list[int]) -> None:
         p.requires_grad_(kept in name or (kept == "base_weight" and "spline_weight" in name))
     tensors = [t for t in (x, *model.parameters()) if t.requires_grad]
     y = model(x)
-    assert calls == [2 if kept == "1" else 1 if kept == "2" else 3]  # from the first trained one on
+    assert chain_calls == [
+        2 if kept == "1" else 1 if kept == "2" else 3
+    ]  # from the first trained one on
     y.sin().sum().backward()
     assert_equal([t.grad for t in tensors], gradients(one_by_one(model, x), tensors))  # type: ignore[misc]
     assert all(t.grad is None for t in (x, *model.parameters()) if not t.requires_grad)
 
 
-def test_a_layer_that_comes_twice(calls: list[int]) -> None:
+def test_a_layer_that_comes_twice(chain_calls: list[int]) -> None:
     torch.manual_seed(0)
     part = KANLinear(3, 3, dtype=torch.float64)
     model, x = KAN.from_layers([part, part]), torch.rand(20, 3, dtype=torch.float64)
     y = model(x)
-    assert calls == [2]
+    assert chain_calls == [2]
     tensors = list(part.parameters())
     want = gradients(one_by_one(model, x), tensors)
     for got, other in zip(gradients(y, tensors), want, strict=True):

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_are_on_their_own(copied: Callable[[KAN], KAN], calls: list[int]) -> None:
+def test_copies_are_on_their_own(copied: Callable[[KAN], KAN], chain_calls: list[int]) -> None:
     model, x = make()
     want = model(x)
     other = copied(model)
@@ -24,7 +24,7 @@ def test_copies_are_on_their_own(copied: Callable[[KAN], KAN], calls: list[int])
         other.kan_layers[0].grid.add_(0)
     assert_equal([other(x)], [want])
     assert not model(x).equal(want)
-    assert calls == [3, 3, 3]
+    assert chain_calls == [3, 3, 3]
 
 
 def test_new_memory_behind_a_parameter_is_noticed() -> None:

@@ -72,19 +72,19 @@ def parametrised(model: KAN) -> None:
     ],
 )
 def test_other_layers_are_called_one_by_one(
-    change: Callable[[KAN], object], calls: list[int]
+    change: Callable[[KAN], object], chain_calls: list[int]
 ) -> None:
     model, x = make()
     change(model)
     y = model(x)
-    assert 3 not in calls
+    assert 3 not in chain_calls
     want, tensors = model.activations(x)[-1], list(model.parameters())
     grads = [torch.autograd.grad(t.sin().sum(), tensors, allow_unused=True) for t in (y, want)]
     torch.testing.assert_close(y, want)
     torch.testing.assert_close(*[[g for g in some if g is not None] for some in grads])
 
 
-def test_hooks_see_every_layer(calls: list[int]) -> None:
+def test_hooks_see_every_layer(chain_calls: list[int]) -> None:
     model, x = make()
     want, grads = model(x), gradients(model(x), list(model.parameters()))
     seen: list[str] = []
@@ -102,7 +102,7 @@ def test_hooks_see_every_layer(calls: list[int]) -> None:
         nn.modules.module.register_module_forward_pre_hook,
         nn.modules.module.register_module_full_backward_hook,
     ):
-        calls.clear()
+        chain_calls.clear()
         seen.clear()
         handle = register(note(register.__name__))
         try:
@@ -110,11 +110,11 @@ def test_hooks_see_every_layer(calls: list[int]) -> None:
             assert_equal([y, *gradients(y, list(model.parameters()))], [want, *grads])
         finally:
             handle.remove()
-        assert calls == [1, 1, 1]
+        assert chain_calls == [1, 1, 1]
         assert seen
-    calls.clear()
+    chain_calls.clear()
     model(x)
-    assert calls == [3]
+    assert chain_calls == [3]
 
 
 @pytest.mark.parametrize("attribute", ["_forward_hooks", "_backward_hooks"])

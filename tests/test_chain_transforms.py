@@ -55,23 +55,23 @@ def test_autocast() -> None:
     assert got.equal(want)
 
 
-def test_inference_mode_and_its_tensors(calls: list[int]) -> None:
+def test_inference_mode_and_its_tensors(chain_calls: list[int]) -> None:
     model, x = make()
     want = one_by_one(model, x)
-    calls.clear()
+    chain_calls.clear()
     with torch.inference_mode():
         y = model(x)
         copied = copy.deepcopy(model)
     assert y.is_inference()
     assert_equal([y, copied(x)], [want, want])
-    assert not calls
+    assert not chain_calls
 
 
-def test_a_first_layer_of_inference_tensors(calls: list[int]) -> None:
+def test_a_first_layer_of_inference_tensors(chain_calls: list[int]) -> None:
     model, x = make()
     with torch.inference_mode():
         model.layers[0] = copy.deepcopy(model.layers[0])
     tensors = list(model.kan_layers[1].parameters())
     y = model(x)
-    assert calls == [2]
+    assert chain_calls == [2]
     assert_equal(gradients(y, tensors), gradients(one_by_one(model, x), tensors))

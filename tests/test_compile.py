@@ -96,6 +96,39 @@ print(count("forward", 0), count("input_grad", 1) + count("weight_grad", 0))
     assert 2 <= backward <= 5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("deriv", "knots", "unrolled"), [(3, "uniform", True), (1, "general", False)]
+)
+def test_the_profiler_counts_every_product_once(deriv, knots, unrolled):
+    """Where the compiler unrolls the loop over functions, and where it does not. A float64
+    tensor-core instruction is 8 x 8 x 4 multiply-adds."""
+    code = f"""
+from bench import codegen, sass
+from kanfast.basis import Basis
+basis = Basis(5, 3, "silu", {knots == "uniform"})
+launches = codegen.launches("sm_80", "forward", "float64", basis, {deriv})
+(launch,) = [its for its in launches if its.kernel.name == "forward_kernel"]
+code = sass.parse(launch.kernel.machine_code, False)
+assert launch.arguments["ROLLED"] and bool(code.outer) != {unrolled}
+need, trips = codegen.profile("forward", launch)
+(first, end), = code.loops
+dots = sum(name.startswith("DMMA") for name, _ in code.instructions[first:end])
+print(trips * dots * launch.kernel.warps * 256, codegen.work("forward", launch.arguments)[2])
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    counted, needed = run.stdout.split()
+    assert counted == needed
+
+
 @pytest.mark.parametrize("group", launch.TILES)
 def test_the_table_has_every_operation_and_precision(group):
     wanted = set(itertools.product(codegen.OPS, set(codegen.PRECISIONS) - {"float16"}))

@@ -1,7 +1,9 @@
 """The kernels with local support against scipy's B-splines in float64, as test_kernels.py does it
 for the dense ones."""
 
+import csv
 import itertools
+from pathlib import Path
 
 import numpy as np
 import oracle
@@ -18,6 +20,7 @@ from kanfast import kernels
 
 pytestmark = pytest.mark.usefixtures("poisoned", "forced")
 
+GRIDS = Path(__file__).parents[1] / "bench/results/grids.csv"
 OPS = ("forward", "input_grad", "weight_grad")
 GATHERING = OPS[:2]  # to which tf32 and tf32x3 are "ieee"
 DISTINCT = ("float64", "ieee", "bfloat16", "float16")
@@ -76,6 +79,17 @@ def test_the_table_knows_every_class_operation_and_precision():
         for sizes in operations.values():
             known = {precision for op, precision, *_ in launch.TILES[group] if op == "forward"}
             assert set(sizes) == known
+
+
+def test_the_table_is_what_the_committed_model_says():
+    """Of both kinds of knots the later size, and 32 at least."""
+    targets = {"sm_80": "mma", "sm_90": "wgmma", "sm_100": "tcgen05", "gfx942": "mfma"}
+    wanted = {group: {op: {} for op in OPS} for group in local.FROM}
+    with GRIDS.open(newline="") as file:
+        for row in csv.DictReader(file):
+            sizes = wanted[targets[row["target"]]][row["op"]]
+            sizes[row["precision"]] = max(32, int(row["from"]), sizes.get(row["precision"], 0))
+    assert local.FROM == wanted
 
 
 @pytest.mark.parametrize("deriv", [0, 1, 2, 3, 4])

@@ -1,7 +1,7 @@
 /* The inner loops of the statistics: the activations phi of a block of rows, one input and V registers of outputs. */
 #pragma once
 
-#include "run.h"
+#include "contract.h"
 
 namespace {
 

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "activations.h"
+#include "run.h"
 
 namespace {
 
