@@ -89,7 +89,7 @@ def test_the_table_is_what_the_committed_model_says():
         for row in csv.DictReader(file):
             sizes = wanted[targets[row["target"]]][row["op"]]
             sizes[row["precision"]] = max(32, int(row["from"]), sizes.get(row["precision"], 0))
-    assert local.FROM == wanted
+    assert wanted == local.FROM
 
 
 @pytest.mark.parametrize("deriv", [0, 1, 2, 3, 4])
