@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -70,7 +70,8 @@ def _differentiating(*tensors: Tensor | None) -> bool:
 def _apply(function: type[Function], *args: Any) -> Tensor:
     if torch.compiler.is_compiling():
         if forward_ad._current_level >= 0 or not _only_grad_transforms():
-            torch._dynamo.graph_break()
+            # In Python, and not as what follows a break of the graph: torch compiles that, too.
+            return cast(Tensor, torch._dynamo.disable(_apply)(function, *args))
     elif forward_ad._current_level >= 0:
         function = DUAL[function]
     elif not torch._C._are_functorch_transforms_active():

@@ -84,9 +84,9 @@ def check_no_tangents(tensors: tuple[Tensor | None, ...]) -> None:
         return
     if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
         raise RuntimeError(
-            "forward-mode differentiation is expected to run on kanfast.kan_linear in eager mode, "
-            "got tensors with tangents in compiled code or in a bare op: call the model without "
-            "torch.compile, or differentiate in reverse mode"
+            "forward-mode differentiation is expected to go through kan_linear or a module, got "
+            "tensors with tangents in a bare op, as exported programs have it: call the model "
+            "itself, or differentiate in reverse mode"
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
 from kanfast import checks
@@ -31,6 +32,7 @@ def evaluate(x: Tensor, parts: Sequence[Part]) -> Tensor | None:
     if (
         torch.compiler.is_exporting()
         or torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
         or x.dtype not in layers.FLOATS
         or not x.is_cpu
         or x.dim() == 0

@@ -32,6 +32,12 @@ def gradients(call, *tensors):
     ]
 
 
+# torch's own: its compiler looks at all tensors of what it leaves to Python.
+torch_looks_at_grad = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)
+
+
 def assert_same(got, want):
     for a, b in zip(got, want, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
@@ -154,13 +160,25 @@ def test_compiled_autocast():
     assert_same(gradients(compiled, x, c), gradients(call, x, c))
 
 
-def test_compiled_code_does_not_drop_tangents():
+def tangent(call, x):
+    """In the direction cos(x)."""
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(call(forward_ad.make_dual(x, torch.cos(x)))).tangent
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["first", "after a plain call"])
+def test_forward_mode_around_compiled_code(before):
     basis = make_basis()
     x, c, _, _, grid = make_case((9, 3, 2), basis, "float64")
-    compiled = torch.compile(lambda x: kan_linear(x, c, grid, basis=basis), backend="aot_eager")
-    compiled(x)
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"forward[- ]mode"):
-        compiled(forward_ad.make_dual(x, torch.ones_like(x)))
+
+    def call(x):
+        return torch.sin(kan_linear(x, c, grid, basis=basis))
+
+    compiled = torch.compile(call, backend="aot_eager")
+    if before:
+        compiled(x)
+    torch.testing.assert_close(tangent(compiled, x), tangent(call, x))
+    torch.testing.assert_close(compiled(x), call(x))
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -198,8 +216,7 @@ TRANSFORMS = {
 }
 
 
-# torch's own: its compiler looks at the tensors of transforms in what it leaves to Python.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@torch_looks_at_grad
 @pytest.mark.parametrize("backend", ["auto", "reference"])
 @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
 @pytest.mark.parametrize("name", TRANSFORMS)
@@ -284,16 +301,19 @@ class TestWholeLayers:
             arguments = (g, [x, hidden, *tensors], needs, chain)
         else:
             arguments = (x, tensors, chain)
-        torch.library.opcheck(getattr(torch.ops.kanfast, op).default, arguments)
+        bare = getattr(torch.ops.kanfast, op).default
+        torch.library.opcheck(bare, arguments)
+        first, *others = arguments
+        with forward_ad.dual_level(), pytest.raises(RuntimeError, match=r"forward-mode .* bare op"):
+            bare(forward_ad.make_dual(first, first), *others)
 
+    @torch_looks_at_grad
+    @pytest.mark.parametrize("before", [False, True], ids=["first", "after a plain call"])
     @pytest.mark.parametrize("trained", [False, True], ids=["frozen", "trained"])
-    def test_tangents_are_not_dropped(self, trained):
-        model = KAN([2, 1]).requires_grad_(trained)
+    def test_forward_mode(self, trained, before):
+        model = KAN([3, 4, 2], dtype=torch.float64).requires_grad_(trained)
         compiled = torch.compile(model, backend="aot_eager")
-        x = torch.rand(5, 2)
-        compiled(x)
-        with (
-            forward_ad.dual_level(),
-            pytest.raises(RuntimeError, match=r"forward[- ]mode"),
-        ):
-            compiled(forward_ad.make_dual(x, torch.ones_like(x)))
+        x = torch.rand(5, 3, dtype=torch.float64)
+        if before:
+            compiled(x)
+        torch.testing.assert_close(tangent(compiled, x), tangent(model, x))
