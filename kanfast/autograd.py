@@ -25,6 +25,8 @@ from torch.autograd.function import Function
 from kanfast import primitives, transforms
 from kanfast.primitives import Spec
 
+GRAPHS_OF_GRAD = torch.__version__ >= "2.13"
+
 
 def forward(
     x: Tensor, c: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
@@ -56,8 +58,9 @@ def weight_grad(
 def _differentiating(*tensors: Tensor | None) -> bool:
     """Whether a derivative may be asked for. If not, the Function would only cost time."""
     if torch.compiler.is_compiling():
-        # An exported program is the bare op, in either mode of tracing.
-        return not torch.compiler.is_exporting()
+        # An exported program is the bare op, in either mode of tracing. The flag, as is_exporting()
+        # is True in all that the compiler of torch 2.10 traces.
+        return not torch.compiler._is_exporting_flag
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return True
     if torch.is_grad_enabled():
@@ -69,7 +72,7 @@ def _differentiating(*tensors: Tensor | None) -> bool:
 
 def _apply(function: type[Function], *args: Any) -> Tensor:
     if torch.compiler.is_compiling():
-        if forward_ad._current_level >= 0 or not _only_grad_transforms():
+        if forward_ad._current_level >= 0 or not _graphs_of_transforms():
             # In Python, and not as what follows a break of the graph: torch compiles that, too.
             return cast(Tensor, torch._dynamo.disable(_apply)(function, *args))
     elif forward_ad._current_level >= 0:
@@ -80,16 +83,20 @@ def _apply(function: type[Function], *args: Any) -> Tensor:
     return result
 
 
-def _only_grad_transforms() -> bool:
-    """Whether no transform of torch.func is at work but grad, the only one of which torch.compile
-    makes a graph: there is no vmap of a Function in it, and of jvp it would drop the tangents."""
+def _graphs_of_transforms() -> bool:
+    """Whether no transform of torch.func is at work but those of which torch.compile makes a graph.
+
+    That is grad, from torch 2.13 on: there is no vmap of a Function in a graph, and of jvp it would
+    drop the tangents.
+    """
     functorch = torch._C._functorch
     stack = functorch.get_interpreter_stack() or []
-    return all(its.key() == functorch.TransformType.Grad for its in stack)
+    grad = functorch.TransformType.Grad
+    return not stack or (GRAPHS_OF_GRAD and all(its.key() == grad for its in stack))
 
 
 # What torch.compiler.assume_constant_result does, but that imports the compiler.
-_only_grad_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
+_graphs_of_transforms._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _scaled(s: Tensor | None, t: Tensor) -> Tensor:

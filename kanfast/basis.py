@@ -72,7 +72,7 @@ class Basis:
     @property
     def num_functions(self) -> int:
         """J: the splines and the residual activation, if there is one."""
-        return self.num_splines + (self.activation != "none")
+        return self.num_splines + int(self.activation != "none")
 
     @property
     def num_knots(self) -> int:

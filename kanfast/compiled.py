@@ -30,7 +30,7 @@ def evaluate(x: Tensor, parts: Sequence[Part]) -> Tensor | None:
     """x [..., I] -> y [..., O] of the last layer while torch.compile traces, or None if it is not
     the usual case."""
     if (
-        torch.compiler.is_exporting()
+        torch.compiler._is_exporting_flag
         or torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or x.dtype not in layers.FLOATS

@@ -167,7 +167,8 @@ class LayerStack(nn.Module):
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
             x = self._select_inputs(x)
-        layers, plain = cast(nn.Module, modules["layers"])._modules, not modules["nodes"]
+        layers = cast(nn.Module, modules["layers"])._modules
+        plain = len(cast(nn.ModuleDict, modules["nodes"])) == 0
         if plain and not update_grid:
             traced = torch.compiler.is_compiling()
             y = evaluate_compiled(layers, x) if traced else self._chain.evaluate(layers, x)
