@@ -32,6 +32,12 @@ def poisoned():
 
 
 @pytest.fixture
+def fresh_compiler():
+    """Nothing is compiled yet: torch stops compiling a function that it compiled too often."""
+    torch.compiler.reset()
+
+
+@pytest.fixture
 def pykan():
     """pykan in float64. It warns when imported, and reseeds the global generators."""
     with warnings.catch_warnings():

@@ -203,7 +203,7 @@ INDUCTOR = pytest.mark.skipif(
 
 
 @pytest.mark.parametrize("compiler", ["aot_eager", pytest.param("inductor", marks=INDUCTOR)])
-def test_compiled_training_is_eager_training(compiler: str) -> None:
+def test_compiled_training_is_eager_training(compiler: str, fresh_compiler: None) -> None:
     torch.manual_seed(0)
     model = KAN.from_layers(
         [KANLinear(2, 4, dtype=torch.float64), KANLinear(4, 1, 3, base_activation=nn.ELU).double()]
@@ -225,7 +225,7 @@ def test_compiled_training_is_eager_training(compiler: str) -> None:
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
 
 
-def test_compiled_forward_follows_the_grid() -> None:
+def test_compiled_forward_follows_the_grid(fresh_compiler: None) -> None:
     model = make()
     x = samples(64, 2)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

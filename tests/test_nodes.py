@@ -178,7 +178,7 @@ def model() -> KAN:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
-def test_transforms_and_copies(model: KAN) -> None:
+def test_transforms_and_copies(model: KAN, fresh_compiler: None) -> None:
     x = rows(6, 3)
     expected = model(x)
     other = make_kan(3, [2, 2], [1, 1], mult_arity=3)

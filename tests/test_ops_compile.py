@@ -20,16 +20,12 @@ from kanfast import (
 from kanfast.native.layers import describe
 
 pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
     # torch loads the rules of its own forward mode by a module that it has deprecated.
     pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning"),
     # torch's own: its code generator asks this of a machine without CUDA.
     pytest.mark.filterwarnings("ignore:.*CUDA:UserWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def fresh():
-    torch._dynamo.reset()
 
 
 def gradients(call, *tensors):

@@ -363,7 +363,7 @@ def test_errors() -> None:
         model.prune_edge()
 
 
-def test_pruned_models_compile() -> None:
+def test_pruned_models_compile(fresh_compiler: None) -> None:
     model, x = make_kan(4, 3, 2), rows(16, 4)
     model.remove_node(1, 1)
     model = model.prune_input(active_inputs=[0, 3])

@@ -142,7 +142,7 @@ def test_state_dicts_copies_and_pickles() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
-def test_symbolic_edges_are_trained_and_differentiable() -> None:
+def test_symbolic_edges_are_trained_and_differentiable(fresh_compiler: None) -> None:
     model, x = fixed(), rows(20, 3)
     model(x).square().sum().backward()
     grad = model.kan_layers[0].symbolic.affine.grad
