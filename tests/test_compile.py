@@ -28,6 +28,20 @@ ROOT = Path(__file__).parents[1]
 TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx942")
 
 
+def compiling(*arguments, codes=(0,)):
+    """What a Python prints in which Triton compiles and does not interpret."""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "TRITON_INTERPRET": "0"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode in codes, run.stderr[-2000:]
+    return run.stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("op", codegen.OPS)
 @pytest.mark.parametrize("target", TARGETS)
@@ -39,29 +53,9 @@ def test_what_the_table_picks_fits_its_target(target, op):
         pytest.skip(
             f"this Triton carries no {' and no '.join(missing)}, which read the machine code"
         )
-    run = subprocess.run(
-        [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-m",
-            "bench.codegen",
-            "--check",
-            "--sample",
-            "--json",
-            "--targets",
-            target,
-            "--ops",
-            op,
-        ],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode in (0, 1), run.stderr[-2000:]
-    kernels = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    check = f"-m bench.codegen --check --sample --json --targets {target} --ops {op}"
+    output = compiling(*check.split(), codes=(0, 1))
+    kernels = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
     compiled = {(kernel["precision"], kernel["knots"]) for kernel in kernels}
     cases = fit.cases([target], [op], codegen.PRECISIONS, codegen.KNOTS, "sample")
     assert compiled == {case[2:] for case in cases}
@@ -83,15 +77,7 @@ from kanfast.basis import Basis
 count = lambda op, n: len(codegen.launches("sm_90", op, {precision!r}, Basis(5, 3, "silu"), n))
 print(count("forward", 0), count("input_grad", 1) + count("weight_grad", 0))
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    forward, backward = map(int, run.stdout.split())
+    forward, backward = map(int, compiling("-c", code).split())
     assert 1 <= forward <= 3
     assert 2 <= backward <= 5
 
@@ -116,16 +102,7 @@ need, trips = codegen.profile("forward", launch)
 dots = sum(name.startswith("DMMA") for name, _ in code.instructions[first:end])
 print(trips * dots * launch.kernel.warps * 256, codegen.work("forward", launch.arguments)[2])
 """
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "0"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    counted, needed = run.stdout.split()
+    counted, needed = compiling("-c", code).split()
     assert counted == needed
 
 
