@@ -169,8 +169,8 @@ def _check_shapes(
 def autocasting(device: str) -> bool:
     """Whether autocast is on for this device type; types without autocast (meta) raise in torch."""
     # The compiler of torch 2.10 cannot trace is_autocast_available.
-    has_it = device in ("cpu", "cuda") or torch.amp.is_autocast_available(device)
-    return has_it and torch.is_autocast_enabled(device)
+    available = device in ("cpu", "cuda") or torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)
 
 
 def _check_dtypes(x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None) -> None:

@@ -4,7 +4,9 @@ import contextlib
 import random
 
 import numpy as np
+import pytest
 import torch
+from torch.autograd import forward_ad
 
 from kanfast import KAN, Basis, KANLinear
 
@@ -22,6 +24,11 @@ DTYPES = {
 }
 KNOTS = ("uniform", "general")
 ACTIVATIONS = ("silu", "gelu", "tanh", "sigmoid", "relu", "identity", "none")
+
+# torch's own: its compiler looks at all tensors of what it leaves to Python.
+LEFT_TO_PYTHON = pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning"
+)
 
 # (B, I, O): ragged, single, wider than a tile, and with nothing to loop over or to write.
 SHAPES = (
@@ -115,3 +122,12 @@ def unchanged_generators():
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.random.get_state()[1].tolist() == states[1]
     assert random.getstate() == states[2]
+
+
+def tangent(call, x):
+    """The derivative of call(x) in the direction cos(x), in forward mode."""
+    with forward_ad.dual_level():
+        found = forward_ad.unpack_dual(call(forward_ad.make_dual(x, torch.cos(x)))).tangent
+    assert found is not None
+    assert found.abs().max() > 1e-6
+    return found

@@ -28,6 +28,14 @@ ROOT = Path(__file__).parents[1]
 TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx942")
 
 
+def skip_without_disassembler():
+    missing = [name for name in ("nvdisasm", "cuobjdump") if not aot.tool(name).exists()]
+    if missing:
+        pytest.skip(
+            f"this Triton carries no {' and no '.join(missing)}, which read the machine code"
+        )
+
+
 def compiling(*arguments, codes=(0,)):
     """What a Python prints in which Triton compiles and does not interpret."""
     run = subprocess.run(
@@ -48,11 +56,8 @@ def compiling(*arguments, codes=(0,)):
 def test_what_the_table_picks_fits_its_target(target, op):
     """No spills, shared and tensor memory within the limits, tensor-core instructions, 128-bit
     loads of the weights."""
-    missing = [name for name in ("nvdisasm", "cuobjdump") if not aot.tool(name).exists()]
-    if missing and target.startswith("sm_"):
-        pytest.skip(
-            f"this Triton carries no {' and no '.join(missing)}, which read the machine code"
-        )
+    if target.startswith("sm_"):
+        skip_without_disassembler()
     check = f"-m bench.codegen --check --sample --json --targets {target} --ops {op}"
     output = compiling(*check.split(), codes=(0, 1))
     kernels = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
@@ -89,6 +94,7 @@ print(count("forward", 0), count("input_grad", 1) + count("weight_grad", 0))
 def test_the_profiler_counts_every_product_once(deriv, knots, unrolled):
     """Where the compiler unrolls the loop over functions, and where it does not. A float64
     tensor-core instruction is 8 x 8 x 4 multiply-adds."""
+    skip_without_disassembler()
     code = f"""
 from bench import codegen, sass
 from kanfast.basis import Basis
