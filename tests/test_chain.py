@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils.checkpoint import checkpoint
 
-from kanfast import KAN, KANLinear, native
+from kanfast import KAN, KANLinear
+from kanfast.engine import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

@@ -9,7 +9,8 @@ import torch
 from stacks import assert_equal, gradients, make, one_by_one
 from torch import nn
 
-from kanfast import KAN, KANLinear, native
+from kanfast import KAN, KANLinear
+from kanfast.engine import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

@@ -7,8 +7,9 @@ from functorch.compile import make_boxed_func
 from torch._dynamo.backends.common import aot_autograd
 from torch.autograd import forward_ad
 
-from kanfast import KAN, KANLinear, native
-from kanfast.native.layers import describe
+from kanfast import KAN, KANLinear
+from kanfast.engine import native
+from kanfast.engine.native.layers import describe
 
 pytestmark = [
     pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}"),

@@ -8,7 +8,8 @@ import torch
 from stacks import assert_equal, gradients, make
 from torch import Tensor, nn
 
-from kanfast import KAN, KANLinear, native
+from kanfast import KAN, KANLinear
+from kanfast.engine import native
 from kanfast.nn.chain import ChainCache
 from kanfast.nn.nodes import Nodes
 

@@ -7,7 +7,7 @@ import torch
 from stacks import assert_equal, gradients, make, one_by_one
 from torch import Tensor
 
-from kanfast import native
+from kanfast.engine import native
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

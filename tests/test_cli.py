@@ -11,7 +11,8 @@ import matplotlib.image
 import pytest
 import torch
 
-from kanfast import extras, native
+from kanfast import extras
+from kanfast.engine import native
 
 Run = Callable[..., tuple[int, str, str]]
 

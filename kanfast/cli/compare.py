@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kanfast.data import Data, InputError, Split
-from kanfast.train import History, fit, loss_of, optimizer_of, score, training_step
+from kanfast.cli.data import Data, InputError, Split
+from kanfast.cli.training import History, fit, loss_of, optimizer_of, score, training_step
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def run(
 ) -> Result:
     """Train a model, score it on the test rows once, and measure it.
 
-    The arguments after `backend`, the name of what computes it, are those of `kanfast.train.fit`.
+    The arguments after `backend`, the name of what computes it, are those of `training.fit`.
     """
     batch = Split(data.train.x[:batch_size], data.train.y[:batch_size])
     loss, device = loss_of(data.task), batch.x.device

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from kanfast import data
-from kanfast.data import InputError
+from kanfast.cli import data
+from kanfast.cli.data import InputError
+from kanfast.cli.options import Commands, check_output, number, require
 from kanfast.interpret.dataset import create_dataset_from_data
 from kanfast.nn import KAN
-from kanfast.options import Commands, check_output, number, require
 from kanfast.symbolic.library import default_library
 
 

@@ -12,12 +12,12 @@ from typing import get_args
 
 import torch
 
-from kanfast import cli_explain, compare, report
-from kanfast.data import MAX_CLASSES, Data, InputError, Task, digits, table
+from kanfast.cli import compare, explain, report
+from kanfast.cli.data import MAX_CLASSES, Data, InputError, Task, digits, table
+from kanfast.cli.options import Parser, check_output, number, require
+from kanfast.cli.training import History
+from kanfast.engine.ops import GPU_TYPES, Backend, resolve_backend
 from kanfast.nn import KAN
-from kanfast.ops import GPU_TYPES, Backend, resolve_backend
-from kanfast.options import Parser, check_output, number, require
-from kanfast.train import History
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         if options.command == "explain":
-            print(cli_explain.run(options))
+            print(explain.run(options))
         else:
             _compare(options)
     except InputError as error:
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="kanfast", description="Kolmogorov-Arnold networks on fused kernels.")
     parser.add_argument("--version", action="version", version=f"kanfast {version('kanfast')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    cli_explain.add(commands)
+    explain.add(commands)
     add = commands.add_parser(
         "compare",
         allow_abbrev=False,

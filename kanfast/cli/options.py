@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TypeAlias
 
 from kanfast import extras
-from kanfast.data import InputError
+from kanfast.cli.data import InputError
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from kanfast.compare import Result
-from kanfast.data import Data, Task
+from kanfast.cli.compare import Result
+from kanfast.cli.data import Data, Task
 
 SCORE: dict[Task, str] = {"classification": "accuracy", "regression": "R2"}
 

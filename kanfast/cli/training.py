@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from kanfast.data import Data, Split, Task
+from kanfast.cli.data import Data, Split, Task
 
 
 @dataclass

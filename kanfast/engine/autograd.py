@@ -22,8 +22,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast import primitives, transforms
-from kanfast.primitives import Spec
+from kanfast.engine import primitives, transforms
+from kanfast.engine.primitives import Spec
 
 GRAPHS_OF_GRAD = torch.__version__ >= "2.13"
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from kanfast.activations import ACTIVATIONS, Activation, activation
+from kanfast.engine.activations import ACTIVATIONS, Activation, activation
 
 MAX_DEGREE = 7
 

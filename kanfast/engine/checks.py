@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 
 BACKENDS = ("auto", "triton", "native", "reference")
 PRECISIONS = ("float64", "ieee", "tf32x3", "tf32", "bfloat16", "float16")

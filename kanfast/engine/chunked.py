@@ -1,6 +1,6 @@
 """Statistics of every edge in plain torch, a chunk of rows and inputs at a time.
 
-The launchers of the other backends, `kanfast.native.statistics` and `kanfast.kernels`, have the
+The launchers of the other backends, `engine.native.statistics` and `kanfast.kernels`, have the
 same names and signatures. The activations of a chunk stay in a CPU's cache and are made again in
 the backward pass.
 """
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from kanfast.basis import Basis, Evaluator, evaluator
+from kanfast.engine.basis import Basis, Evaluator, evaluator
 
 # Activations of one chunk, for each thread, and the least number of rows that is worth a product.
 CHUNK_ELEMENTS = 128 * 1024

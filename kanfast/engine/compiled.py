@@ -10,14 +10,14 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast import checks
-from kanfast import layer as layers
-from kanfast.basis import Basis
-from kanfast.native import layers as native
+from kanfast.engine import checks
+from kanfast.engine import layer as layers
+from kanfast.engine.basis import Basis
+from kanfast.engine.native import layers as native
 
 
 class Part(NamedTuple):
-    """A layer's tensors, as they are named in `kanfast.native.layers.Shape`, and its basis."""
+    """A layer's tensors, as they are named in `native.layers.Shape`, and its basis."""
 
     weight: Tensor
     base: Tensor | None
@@ -88,19 +88,19 @@ class Layers(Function):
 
 
 def _layers(x: Tensor, tensors: list[Tensor], chain: str) -> Tensor:
-    """`kanfast.native.layers.forward`, for compiled code."""
+    """`kanfast.engine.native.layers.forward`, for compiled code."""
     checks.check_no_tangents((x, *tensors))
     return native.forward(native.described_chain(chain), x, tensors)
 
 
 def _layers_values(x: Tensor, tensors: list[Tensor], chain: str) -> list[Tensor]:
-    """Of `kanfast.native.layers.all_values` those of the layers, for compiled code."""
+    """Of `kanfast.engine.native.layers.all_values` those of the layers, for compiled code."""
     checks.check_no_tangents((x, *tensors))
     return native.all_values(native.described_chain(chain), x, tensors)[1:]
 
 
 def _layers_grad(g: Tensor, given: list[Tensor], needs: list[bool], chain: str) -> list[Tensor]:
-    """Of `kanfast.native.layers.backward` those that are needed, for compiled code."""
+    """Of `kanfast.engine.native.layers.backward` those that are needed, for compiled code."""
     checks.check_no_tangents((g, *given))
     grads = native.backward(native.described_chain(chain), g, given, needs)
     return [t for t in grads if t is not None]

@@ -56,7 +56,7 @@ def is_uniform(grid: Tensor, degree: int) -> bool:
 def b_splines(x: Tensor, grid: Tensor, degree: int) -> Tensor:
     """Values of the B-splines on any knots, x [N, I] -> [N, I, G+k], by Cox-de Boor's recursion.
 
-    `kanfast.basis` evaluates the same for the ops, and is built for speed. This plain form can be
+    `engine.basis` evaluates the same for the ops, and is built for speed. This plain form can be
     differentiated with respect to x and the knots. NaN in x gives NaN.
     """
     distance = x.unsqueeze(-1) - grid  # [N, I, G+2k+1]

@@ -3,7 +3,7 @@
 B-splines on some knots lie in the space of those on any more knots that contain them, so a layer
 can be given a finer grid without any change of its function: coefficients follow by knot insertion
 (Cohen, Lyche and Riesenfeld, "Discrete B-splines and subdivision techniques", 1980), here as
-blossoms. Computed on the CPU in float64, as in `kanfast.grid`.
+blossoms. Computed on the CPU in float64, as in `kanfast.engine.grid`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kanfast import grid as grids
+from kanfast.engine import grid as grids
 
 # Inputs are taken in blocks of so many coefficients (16 MB of float64).
 _ELEMENTS = 2**21

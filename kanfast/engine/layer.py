@@ -16,12 +16,12 @@ from torch.autograd import forward_ad
 from torch.autograd.function import Function
 from torch.nn import Parameter
 
-from kanfast import autograd, packing
-from kanfast.basis import Basis
-from kanfast.native import layers as native
-from kanfast.native.layers import Chain, Shape
-from kanfast.ops import native_obstacle
-from kanfast.primitives import Spec, is_observed, is_plain, unobserved
+from kanfast.engine import autograd, packing
+from kanfast.engine.basis import Basis
+from kanfast.engine.native import layers as native
+from kanfast.engine.native.layers import Chain, Shape
+from kanfast.engine.ops import native_obstacle
+from kanfast.engine.primitives import Spec, is_observed, is_plain, unobserved
 
 FUSED = ("silu", "none")  # the activations that the native code evaluates by itself
 FLOATS = (torch.float32, torch.float64)
@@ -177,7 +177,7 @@ def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
 def _differentiable_grad(
     g: Tensor, x: Tensor, shape: Shape, tensors: Sequence[Tensor], needs: Sequence[bool]
 ) -> tuple[Tensor | None, ...]:
-    """`kanfast.native.layers.backward` of one layer as a function of g, x and the parameters."""
+    """`native.layers.backward` of one layer as a function of g, x and the parameters."""
     weight, *others, grid = tensors
     base = others[0] if shape.has_base else None
     scaler = others[-1] if shape.has_scaler else None

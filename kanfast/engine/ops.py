@@ -8,9 +8,9 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from kanfast import autograd, checks, native, packing
-from kanfast.basis import Basis
-from kanfast.primitives import Spec
+from kanfast.engine import autograd, checks, native, packing
+from kanfast.engine.basis import Basis
+from kanfast.engine.primitives import Spec
 
 T = TypeVar("T")
 Backend = Literal["auto", "triton", "native", "reference"]

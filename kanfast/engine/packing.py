@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast import native
-from kanfast.primitives import unobserved
+from kanfast.engine import native
+from kanfast.engine.primitives import unobserved
 
 
 def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:

@@ -1,7 +1,7 @@
 """The three primitives as opaque torch.library ops: what tracers see, and which code runs.
 
 The backend is an argument of the op, resolved before it is called, so that tensors of any device
-can go through either implementation. Gradients are not registered here: see `kanfast.autograd`.
+can go through either implementation. Gradients are not registered here: see `engine.autograd`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from torch import _C, Tensor
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn import Parameter
 
-from kanfast import checks, native, reference, transforms
-from kanfast.activations import Activation
-from kanfast.basis import Basis
+from kanfast.engine import checks, native, reference, transforms
+from kanfast.engine.activations import Activation
+from kanfast.engine.basis import Basis
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Spec:
 def forward(
     x: Tensor, c: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
 ) -> Tensor:
-    """F_n [B, O], see `kanfast.reference.forward`."""
+    """F_n [B, O], see `kanfast.engine.reference.forward`."""
     if unobserved(x, c, s, grid):
         return _run("forward", (x, c, s, grid), *_of(spec), out_dtype)
     return cast(Tensor, forward_op(x, c, s, grid, *_scalars(spec), out_dtype))
@@ -49,7 +49,7 @@ def forward(
 def input_grad(
     g: Tensor, x: Tensor, c: Tensor, grid: Tensor, spec: Spec, out_dtype: torch.dtype
 ) -> Tensor:
-    """P_n [B, I], see `kanfast.reference.input_grad`."""
+    """P_n [B, I], see `kanfast.engine.reference.input_grad`."""
     if unobserved(g, x, c, grid):
         return _run("input_grad", (g, x, c, grid), *_of(spec), out_dtype)
     return cast(Tensor, input_grad_op(g, x, c, grid, *_scalars(spec), out_dtype))
@@ -58,7 +58,7 @@ def input_grad(
 def weight_grad(
     g: Tensor, x: Tensor, s: Tensor | None, grid: Tensor, spec: Spec, out_dtype: torch.dtype
 ) -> Tensor:
-    """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
+    """W_n [J, I, O], see `kanfast.engine.reference.weight_grad`."""
     if unobserved(g, x, s, grid):
         return _run("weight_grad", (g, x, s, grid), *_of(spec), out_dtype)
     return cast(Tensor, weight_grad_op(g, x, s, grid, *_scalars(spec), out_dtype))

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from kanfast.basis import Basis, Evaluator, evaluator
+from kanfast.engine.basis import Basis, Evaluator, evaluator
 
 # Basis values of one chunk, for each thread: in float32 half of a second-level cache of 1 MiB.
 CHUNK_ELEMENTS = 128 * 1024

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kanfast import checks, chunked
-from kanfast.basis import Basis
-from kanfast.native import statistics as native_statistics
-from kanfast.ops import Backend, resolve_backend
-from kanfast.primitives import unobserved
+from kanfast.engine import checks, chunked
+from kanfast.engine.basis import Basis
+from kanfast.engine.native import statistics as native_statistics
+from kanfast.engine.ops import Backend, resolve_backend
+from kanfast.engine.primitives import unobserved
 
 
 class EdgeStatistics(NamedTuple):

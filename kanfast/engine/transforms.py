@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanfast import checks
+from kanfast.engine import checks
 
 Batched = tuple[Tensor, int]
 

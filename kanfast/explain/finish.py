@@ -23,7 +23,7 @@ from kanfast.explain.search import EXACT, THIN, Ranking, ranked
 from kanfast.explain.tidy import tidied
 from kanfast.explain.units import in_units, inverse
 from kanfast.interpret.dataset import Dataset
-from kanfast.nn import symbolic as symbols
+from kanfast.nn import symbols
 from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.library import Library, default_library

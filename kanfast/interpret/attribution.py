@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from kanfast.statistics import EdgeStatistics
+from kanfast.engine.statistics import EdgeStatistics
 
 if TYPE_CHECKING:
     from kanfast.nn.stack import LayerStack, Trace

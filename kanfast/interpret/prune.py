@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from kanfast.checks import check_index
+from kanfast.engine.checks import check_index
 from kanfast.interpret.attribution import Attribution, attribute
-from kanfast.nn import symbolic as symbols
+from kanfast.nn import symbols
 from kanfast.nn.resize import keep_nodes
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from kanfast.interpret.attribution import (
     node_attributions,
     standard_deviation,
 )
-from kanfast.nn.symbolic import symbolic_mask
+from kanfast.nn.symbols import symbolic_mask
 
 if TYPE_CHECKING:
     from kanfast.nn.stack import LayerStack, Trace

@@ -10,7 +10,7 @@ import sympy
 import torch
 from torch import Tensor
 
-from kanfast.nn import symbolic as symbols
+from kanfast.nn import symbols
 from kanfast.nn.edges import edge_parts
 from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.symbolic.fit import EdgeFits, fit_affine

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch._C._functorch import is_legacy_batchedtensor
 from torch.nn.modules.module import _has_any_global_hook
 
-from kanfast import compiled
-from kanfast import layer as layers
-from kanfast.native import layers as native
+from kanfast.engine import compiled
+from kanfast.engine import layer as layers
+from kanfast.engine.native import layers as native
 from kanfast.nn.linear import KANLinear
 
 _FORWARD = KANLinear.forward

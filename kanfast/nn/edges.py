@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kanfast.basis import Basis, spline_basis
+from kanfast.engine.basis import Basis, spline_basis
 from kanfast.nn.residual import fused_name
 
 if TYPE_CHECKING:

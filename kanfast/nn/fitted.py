@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
-from kanfast import grid as grids
+from kanfast.engine import grid as grids
 from kanfast.nn import resize
 from kanfast.nn.gridded import at_least_float32
 from kanfast.nn.masked import MaskedLayer

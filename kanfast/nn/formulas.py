@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from kanfast.nn import symbolic as symbols
+from kanfast.nn import symbols
 from kanfast.nn.inspection import InspectedStack
 
 if TYPE_CHECKING:

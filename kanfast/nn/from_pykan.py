@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kanfast.engine.ops import Backend
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE as _AFFINE
 from kanfast.nn.nodes import Nodes
-from kanfast.nn.symbolic import make_edges
-from kanfast.ops import Backend
+from kanfast.nn.symbols import make_edges
 
 Residual = str | Callable[..., Any]
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
-from kanfast import grid as grids
-from kanfast.activations import Activation
-from kanfast.basis import Basis
+from kanfast.engine import grid as grids
+from kanfast.engine.activations import Activation
+from kanfast.engine.basis import Basis
 from kanfast.nn.selection import version_of
 
 Self = TypeVar("Self", bound="GriddedLayer")

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_state_dict
+from kanfast.engine.ops import Backend
 from kanfast.nn.explained import ExplainedStack
+from kanfast.nn.from_pykan import Residual, layers_from_pykan, layers_from_pykan_state_dict
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import Nodes, parse_widths
-from kanfast.ops import Backend
 
 
 class KAN(ExplainedStack):

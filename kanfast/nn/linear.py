@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kanfast import checks, compiled
-from kanfast import layer as layers
-from kanfast.activations import Activation
-from kanfast.basis import MAX_DEGREE, Basis, shared_basis
-from kanfast.native.layers import chain
+from kanfast.engine import checks, compiled
+from kanfast.engine import layer as layers
+from kanfast.engine.activations import Activation
+from kanfast.engine.basis import MAX_DEGREE, Basis, shared_basis
+from kanfast.engine.native.layers import chain
+from kanfast.engine.ops import Backend, kan_linear
 from kanfast.nn.gridded import at_least_float32
 from kanfast.nn.measured import MeasuredLayer
 from kanfast.nn.residual import fused_name, make_residual
 from kanfast.nn.selection import Selection
-from kanfast.ops import Backend, kan_linear
 
 
 class KANLinear(MeasuredLayer):
@@ -174,7 +174,7 @@ class KANLinear(MeasuredLayer):
         return layers.evaluate(x, chain(layer[0]), layer[1])
 
     def usual_layer(self, dtype: torch.dtype) -> layers.Layer | None:
-        """For `kanfast.layer`, with inputs of this dtype, or None if it is not the usual case.
+        """For `engine.layer`, with inputs of this dtype, or None if it is not the usual case.
 
         In eager mode, where nobody looks on.
         """
@@ -187,7 +187,7 @@ class KANLinear(MeasuredLayer):
         return layers.fit(weight, base, scaler, grid, basis, dtype)
 
     def compiled_part(self) -> compiled.Part | None:
-        """For `kanfast.compiled`, while torch.compile traces; None if it is not the usual case."""
+        """For `engine.compiled`, while torch.compile traces; None if it is not the usual case."""
         usual = self._usual_tensors()
         if usual is None:
             return None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from kanfast.nn import symbolic as symbols
+from kanfast.engine.ops import pack_coefficients
+from kanfast.nn import symbols
 from kanfast.nn.gridded import GriddedLayer
 from kanfast.nn.selection import Selection
-from kanfast.ops import pack_coefficients
 
 if TYPE_CHECKING:
     from kanfast.symbolic.edges import SymbolicEdges

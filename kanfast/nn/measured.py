@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanfast.nn import symbolic as symbols
+from kanfast.engine.ops import Backend, kan_linear
+from kanfast.engine.statistics import EdgeStatistics, edge_statistics
+from kanfast.nn import symbols
 from kanfast.nn.fitted import FittedLayer
 from kanfast.nn.residual import fused_name
-from kanfast.ops import Backend, kan_linear
-from kanfast.statistics import EdgeStatistics, edge_statistics
 
 
 class MeasuredLayer(FittedLayer):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from kanfast.insertion import regrid
+from kanfast.engine.insertion import regrid
 
 if TYPE_CHECKING:
     from kanfast.nn.masked import MaskedLayer

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from kanfast.checks import check_index
+from kanfast.engine.checks import check_index
+from kanfast.engine.ops import Backend
 from kanfast.nn.chain import ChainCache, evaluate_compiled
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.nn.selection import Selection
-from kanfast.ops import Backend
 
 Self = TypeVar("Self", bound="LayerStack")
 

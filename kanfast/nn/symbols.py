@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kanfast.chunked import CHUNK_ELEMENTS
-from kanfast.statistics import EdgeStatistics
+from kanfast.engine.chunked import CHUNK_ELEMENTS
+from kanfast.engine.statistics import EdgeStatistics
 
 if TYPE_CHECKING:  # imported where it is used: SymPy, behind it, takes a while
     from kanfast.nn.masked import MaskedLayer

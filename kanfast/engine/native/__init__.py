@@ -1,4 +1,4 @@
-"""The three primitives on CPUs in C++, with the names and signatures of `kanfast.reference`.
+"""The three primitives on CPUs in C++, with the names and signatures of `kanfast.engine.reference`.
 
 Only k + 1 of the G + k splines are not zero at a point, so there is less to add up than in a matrix
 product over all of them. The code is compiled when kanfast is installed, for several instruction
@@ -16,8 +16,8 @@ import struct
 import torch
 from torch import Tensor
 
-from kanfast.activations import activation, sigmoid_derivative
-from kanfast.basis import Basis
+from kanfast.engine.activations import activation, sigmoid_derivative
+from kanfast.engine.basis import Basis
 
 PRECISIONS = ("float64", "ieee", "tf32x3", "tf32")
 # Instruction sets by torch's name for what the processor has, the best one first.
@@ -53,7 +53,7 @@ def forward(
     precision: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """F_n [B, O], see `kanfast.reference.forward`; precision is one of `PRECISIONS`."""
+    """F_n [B, O], see `kanfast.engine.reference.forward`; precision is one of `PRECISIONS`."""
     y = x.new_empty(x.shape[0], c.shape[2], dtype=_dtype(precision))
     return _as(out_dtype, _run(FORWARD, x, s, c, None, grid, basis, deriv, c.shape[2], y))
 
@@ -69,7 +69,7 @@ def input_grad(
     precision: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """P_n [B, I], see `kanfast.reference.input_grad`."""
+    """P_n [B, I], see `kanfast.engine.reference.input_grad`."""
     dtype = _dtype(precision)
     x = _matrix(x, dtype)
     v = torch.empty_like(x)
@@ -87,7 +87,7 @@ def weight_grad(
     precision: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """W_n [J, I, O], see `kanfast.reference.weight_grad`."""
+    """W_n [J, I, O], see `kanfast.engine.reference.weight_grad`."""
     outputs = g.shape[1]
     w = x.new_empty(basis.num_functions, x.shape[1], outputs, dtype=_dtype(precision))
     return _as(out_dtype, _run(WEIGHT_GRAD, x, s, None, g, grid, basis, deriv, outputs, w))
@@ -235,7 +235,7 @@ def _library() -> ctypes.CDLL:
 def _load() -> ctypes.CDLL | str:
     """The library, or why there is none."""
     for build in BUILDS.get(torch.backends.cpu.get_cpu_capability(), ("baseline",)):
-        spec = importlib.util.find_spec(f"kanfast.native._{build}")
+        spec = importlib.util.find_spec(f"kanfast.engine.native._{build}")
         if spec is None or spec.origin is None:
             continue
         try:

@@ -12,9 +12,9 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor
 
-from kanfast import native
-from kanfast.activations import Activation
-from kanfast.basis import Basis, shared_basis
+from kanfast.engine import native
+from kanfast.engine.activations import Activation
+from kanfast.engine.basis import Basis, shared_basis
 
 SHAPE = struct.Struct("9q")  # struct Shape in layers.h
 

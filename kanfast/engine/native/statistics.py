@@ -1,4 +1,4 @@
-"""Statistics of every edge on CPUs in C++, with the names and signatures of `kanfast.chunked`."""
+"""Statistics of every edge on CPUs in C++, with the names and signatures of `engine.chunked`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kanfast import native
-from kanfast.activations import activation
-from kanfast.basis import Basis
+from kanfast.engine import native
+from kanfast.engine.activations import activation
+from kanfast.engine.basis import Basis
 
 CALL = struct.Struct("27q")  # struct EdgeCall in statistics.h
 NONE = (None,) * 5
@@ -20,7 +20,7 @@ NONE = (None,) * 5
 def edge_statistics(
     x: Tensor, c: Tensor, residual: Tensor | None, grid: Tensor, *, basis: Basis
 ) -> tuple[Tensor, ...]:
-    """See `kanfast.chunked.edge_statistics`."""
+    """See `kanfast.engine.chunked.edge_statistics`."""
     edges = (c.shape[2], x.shape[1])
     out = [x.new_empty(edges) for _ in range(5)]
     _run(False, x, c, residual, grid, basis, out, NONE, (None, None, None))
@@ -38,7 +38,7 @@ def edge_statistics_grad(
     *,
     basis: Basis,
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """See `kanfast.chunked.edge_statistics_grad`."""
+    """See `kanfast.engine.chunked.edge_statistics_grad`."""
     dx = x.new_empty(x.shape) if needs[0] else None
     dc = x.new_empty(c.shape) if needs[1] else None
     d_residual = x.new_empty(x.shape) if needs[2] else None
