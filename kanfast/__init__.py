@@ -1,12 +1,52 @@
 """Kolmogorov-Arnold networks on fused kernels."""
 
-from kanfast.engine.basis import Basis as Basis
-from kanfast.engine.ops import kan_linear as kan_linear
-from kanfast.engine.ops import pack_coefficients as pack_coefficients
-from kanfast.engine.statistics import EdgeStatistics as EdgeStatistics
-from kanfast.engine.statistics import edge_statistics as edge_statistics
-from kanfast.interpret.dataset import create_dataset as create_dataset
-from kanfast.interpret.dataset import create_dataset_from_data as create_dataset_from_data
-from kanfast.interpret.parameters import parameter_groups as parameter_groups
-from kanfast.nn import KAN as KAN
-from kanfast.nn import KANLinear as KANLinear
+from typing import TYPE_CHECKING, Any
+
+from kanfast.engine import native
+from kanfast.engine.basis import Basis
+from kanfast.engine.ops import kan_linear, pack_coefficients
+from kanfast.engine.statistics import EdgeStatistics, edge_statistics
+from kanfast.interpret.dataset import create_dataset, create_dataset_from_data
+from kanfast.interpret.parameters import parameter_groups
+from kanfast.kan import KAN
+from kanfast.nn.linear import KANLinear
+
+if TYPE_CHECKING:
+    from kanfast import explain, interpret, plot, symbolic
+
+    __version__: str
+
+__all__ = [
+    "KAN",
+    "Basis",
+    "EdgeStatistics",
+    "KANLinear",
+    "__version__",
+    "create_dataset",
+    "create_dataset_from_data",
+    "edge_statistics",
+    "explain",
+    "interpret",
+    "kan_linear",
+    "native",
+    "pack_coefficients",
+    "parameter_groups",
+    "plot",
+    "symbolic",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Rooms and the version when they are asked for: SymPy and Matplotlib take a while to load."""
+    import importlib
+    from importlib.metadata import version
+
+    if name == "__version__":
+        return version("kanfast")
+    if name in __all__:
+        return importlib.import_module(f"kanfast.{name}")
+    raise AttributeError(f"module 'kanfast' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,22 +1,29 @@
-"""A stack of KAN layers: a module that takes the place of efficient-kan's `KAN`, and of pykan's."""
+"""`KAN`: a network and all that can be done with it.
+
+A function whose first argument is a network is a method: the class below is a table of contents,
+and each of its entries is documented where its body is, in `interpret`, `explain` and `nn`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kanfast.engine.ops import Backend
-from kanfast.nn.explained import ExplainedStack
+from kanfast.explain import explain as explaining
+from kanfast.interpret import attribution, formulas, inspection, pruning, refinement
+from kanfast.interpret import fit as training
+from kanfast.interpret import regularization as penalties
 from kanfast.nn.from_pykan import Residual, layers_from_pykan, layers_from_pykan_state_dict
-from kanfast.nn.linear import KANLinear
-from kanfast.nn.nodes import Nodes, parse_widths
+from kanfast.nn.network import Network
+
+Self = TypeVar("Self", bound="KAN")
 
 
-class KAN(ExplainedStack):
-    """Layers of `KANLinear`, one after the other.
+class KAN(Network):
+    """A Kolmogorov-Arnold network, in place of efficient-kan's `KAN` and of pykan's.
 
     Args:
         layers_hidden: Widths of inputs, hidden layers and outputs: at least two. A width may be
@@ -30,106 +37,75 @@ class KAN(ExplainedStack):
         affine_trainable: Whether sums and nodes have a trainable scale and bias (`Nodes`).
 
     Attributes:
-        layers, grid_size, spline_order, samples, input_mask: See `LayerStack`.
-
-    The methods of pykan's workflow are those of the classes it is built on: `TrainedStack` (fit,
-    attribute, prune, ...), `InspectedStack` (plot, get_fun, ...), `SymbolicStack` (fix_symbolic,
-    symbolic_formula, ...) and `ExplainedStack` (explain).
+        layers, nodes, grid_size, spline_order, samples, input_mask: See `Network`.
 
     Raises:
         ValueError, TypeError: As `KANLinear`; fewer than two widths, or arities that do not fit.
     """
 
-    def __init__(
-        self,
-        layers_hidden: Sequence[int | Sequence[int]],
-        grid_size: int = 5,
-        spline_order: int = 3,
-        scale_noise: float = 0.1,
-        scale_base: float = 1.0,
-        scale_spline: float = 1.0,
-        base_activation: Callable[..., Any] | None = nn.SiLU,
-        grid_eps: float = 0.02,
-        grid_range: Sequence[float] = (-1, 1),
-        *,
-        mult_arity: int | Sequence[Sequence[int]] = 2,
-        affine_trainable: bool = False,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        backend: Backend = "auto",
-    ) -> None:
-        super().__init__()
-        if len(layers_hidden) < 2:
-            raise ValueError(
-                "layers_hidden must hold at least two widths, of inputs and outputs, "
-                f"got {layers_hidden}"
-            )
-        widths, subnodes, arities = parse_widths(layers_hidden, mult_arity)
-        self._set_layers(
-            [
-                KANLinear(
-                    in_features,
-                    out_features,
-                    grid_size=grid_size,
-                    spline_order=spline_order,
-                    scale_noise=scale_noise,
-                    scale_base=scale_base,
-                    scale_spline=scale_spline,
-                    base_activation=base_activation,
-                    grid_eps=grid_eps,
-                    grid_range=grid_range,
-                    device=device,
-                    dtype=dtype,
-                    backend=backend,
-                )
-                for in_features, out_features in zip(widths, subnodes[1:], strict=False)
-            ]
-        )
-        for index, layer in enumerate(self.kan_layers):
-            nodes = Nodes(layer.out_features, arities[index + 1])
-            if affine_trainable:
-                nodes.add_affine(layer.spline_weight)
-            self.set_nodes(index, nodes)
+    # Training
+    fit = training.fit
+    regularization = penalties.regularization
+    update_grid_from_samples = refinement.update_grid_from_samples
+    refine = refinement.refine
+
+    # Looking at it
+    plot = inspection.plot
+    get_act = inspection.get_act
+    get_fun = inspection.get_fun
+    get_range = inspection.get_range
+    evaluate = inspection.evaluate
+
+    # What matters, and taking away what does not
+    attribute = attribution.attribute
+    prune = pruning.prune
+    prune_node = pruning.prune_node
+    prune_edge = pruning.prune_edge
+    prune_input = pruning.prune_input
+    remove_edge = pruning.remove_edge
+    remove_node = pruning.remove_node
+
+    # From edges to a formula
+    fix_symbolic = formulas.fix_symbolic
+    unfix_symbolic = formulas.unfix_symbolic
+    unfix_symbolic_all = formulas.unfix_symbolic_all
+    suggest_symbolic = formulas.suggest_symbolic
+    auto_symbolic = formulas.auto_symbolic
+    symbolic_formula = formulas.symbolic_formula
+    explain = explaining.explain
+
+    @property
+    def edge_scores(self) -> list[Tensor]:
+        """Scores [O, I] of the edges of each layer, at `samples` and the present parameters."""
+        return attribution.attribute(self).edge_scores
+
+    @property
+    def node_scores(self) -> list[Tensor]:
+        """Scores of the nodes, inputs to outputs, at `samples` and the present parameters."""
+        return attribution.attribute(self).node_scores
+
+    @property
+    def feature_score(self) -> Tensor:
+        """Scores [inputs] of the inputs, at `samples` and the present parameters."""
+        return self.node_scores[0]
+
+    @property
+    def width_in(self) -> list[int]:
+        """The same as `width`: what goes into each layer, and the outputs."""
+        return self.width
+
+    @property
+    def n_sum(self) -> list[int]:
+        """Numbers of hidden nodes that are sums."""
+        return [w - n for w, n in zip(self.width[1:-1], self.n_mult, strict=True)]
+
+    @property
+    def n_mult(self) -> list[int]:
+        """Numbers of hidden nodes that are products."""
+        return [len(arities) for arities in self.arities[1:-1]]
 
     @classmethod
-    def from_layers(
-        cls, layers: Sequence[KANLinear], nodes: Mapping[int, Nodes] | None = None
-    ) -> KAN:
-        """A KAN of given layers, whose grids, degrees and residual functions may differ.
-
-        Args:
-            layers: First to last.
-            nodes: By the index of the layer before them, where outputs are multiplied, scaled or
-                shifted.
-
-        Raises:
-            ValueError: No layers, or the outputs of one are not the inputs of the next, or `nodes`
-                do not fit.
-        """
-        if not layers:
-            raise ValueError("a KAN needs at least one layer, got none")
-        nodes = nodes or {}
-        outputs = [layer.out_features for layer in layers]
-        for index, its in nodes.items():
-            if index not in range(len(layers)) or its.subnodes != outputs[index]:
-                raise ValueError(
-                    f"nodes[{index}] has {its.subnodes} subnodes, but the layers have {outputs} "
-                    "outputs"
-                )
-            outputs[index] = its.nodes
-        for index, (count, second) in enumerate(zip(outputs, layers[1:], strict=False)):
-            if count != second.in_features:
-                raise ValueError(
-                    f"layer {index} has {count} outputs, but layer {index + 1} has "
-                    f"{second.in_features} inputs"
-                )
-        kan = cls.__new__(cls)
-        nn.Module.__init__(kan)
-        kan._set_layers(layers, nodes)
-        return kan
-
-    @classmethod
-    def from_pykan(cls, model: Any, *, backend: Backend = "auto") -> KAN:
+    def from_pykan(cls: type[Self], model: Any, *, backend: Backend = "auto") -> Self:
         """The function of a pykan model (`kan.KAN`, version 0.2), in its dtype and on its device.
 
         Grid sizes and degrees may differ between layers. Masks fold into the weights, and an edge
@@ -147,13 +123,13 @@ class KAN(ExplainedStack):
 
     @classmethod
     def from_pykan_state_dict(
-        cls,
+        cls: type[Self],
         state_dict: Mapping[str, Tensor],
         base_fun: Residual | Sequence[Residual] = "silu",
         *,
         mult_arity: int | Sequence[Sequence[int]] = 2,
         backend: Backend = "auto",
-    ) -> KAN:
+    ) -> Self:
         """As `from_pykan`, from `model.state_dict()`.
 
         Args:

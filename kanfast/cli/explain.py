@@ -11,7 +11,7 @@ from kanfast.cli import data
 from kanfast.cli.data import InputError
 from kanfast.cli.options import Commands, check_output, number, require
 from kanfast.interpret.dataset import create_dataset_from_data
-from kanfast.nn import KAN
+from kanfast.kan import KAN
 from kanfast.symbolic.library import default_library
 
 

@@ -11,13 +11,14 @@ from matplotlib.mathtext import MathTextParser
 
 from kanfast import plot
 from kanfast.explain.report import Explanation, latex, named
+from kanfast.nn.network import AnyNetwork
 
 _SIZE = (10.0, 5.2)
 _LONGEST = 90
 
 
 def picture(
-    report: Explanation, in_vars: Sequence[Any] | None, out_vars: Sequence[Any] | None
+    report: Explanation[AnyNetwork], in_vars: Sequence[Any] | None, out_vars: Sequence[Any] | None
 ) -> Figure:
     """The body of `Explanation.figure`."""
     names = report.formula.inputs if in_vars is None else in_vars

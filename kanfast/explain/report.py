@@ -5,19 +5,17 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import sympy
 from torch import Tensor
 
+from kanfast.nn.network import AnyNetwork
 from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.select import EdgeReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from kanfast.nn.kan import KAN
-
 
 _UNCERTAIN_BITS = 5.0
 
@@ -51,7 +49,7 @@ class Alternative:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Generic[AnyNetwork]):
     """A formula for a dataset. `print` it, or let a notebook show it.
 
     Attributes:
@@ -80,8 +78,8 @@ class Explanation:
     rounded_accuracy: Accuracy
     edges: tuple[EdgeReport, ...]
     alternatives: tuple[Alternative, ...]
-    numeric: KAN
-    symbolic: KAN
+    numeric: AnyNetwork
+    symbolic: AnyNetwork
     samples: Tensor
     seconds: float
 

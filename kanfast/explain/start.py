@@ -5,19 +5,16 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kanfast.explain.batch import Batch
-from kanfast.interpret.symbolic import edge_samples, live_edges
+from kanfast.interpret.edges import edge_samples, live_edges
+from kanfast.nn.network import Network
 from kanfast.symbolic.fit import EdgeFits, fit_affine
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.select import scores
-
-if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
 
 Edge = tuple[int, int, int]
 """Layer, output, input."""
@@ -28,7 +25,7 @@ _TOLERANCES = (3e-1, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)
 _GUESSES = 40  # for each tolerance and grouping
 
 
-def guesses(model: KAN, x: Tensor, functions: tuple[SymbolicFunction, ...]) -> Batch:
+def guesses(model: Network, x: Tensor, functions: tuple[SymbolicFunction, ...]) -> Batch:
     """Symbolic networks like a numeric one, starting points for a fit of all their parameters.
 
     Every edge has its fits; combinations of functions are tried in the order of the sum of their

@@ -1,16 +1,18 @@
-"""Looking at a model, with pykan's names: its picture, its edges one by one, its test loss."""
+"""Looking at a network, with pykan's names: its picture, its edges one by one, its test loss."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
 from kanfast.interpret.dataset import Dataset, check_dataset
+from kanfast.interpret.edges import edge_samples
 from kanfast.interpret.regularization import edge_sizes
-from kanfast.nn.workflow import TrainedStack
+from kanfast.nn.edges import Edge
+from kanfast.nn.network import Network
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,90 +27,99 @@ _SIZES = {
 }
 
 
-class InspectedStack(TrainedStack):
-    """A `TrainedStack` with the methods for looking at it."""
+@torch.no_grad()
+def plot(
+    network: Network,
+    beta: float = 3.0,
+    metric: PlotMetric = "backward",
+    tick: bool = False,
+    in_vars: Sequence[Any] | None = None,
+    out_vars: Sequence[Any] | None = None,
+    title: str | None = None,
+    *,
+    x: Tensor | None = None,
+    ax: Axes | None = None,
+) -> Figure:
+    """`kanfast.plot.network` with pykan's scores: edges are the darker, the higher they are.
 
-    @torch.no_grad()
-    def plot(
-        self,
-        beta: float = 3.0,
-        metric: PlotMetric = "backward",
-        tick: bool = False,
-        in_vars: Sequence[Any] | None = None,
-        out_vars: Sequence[Any] | None = None,
-        title: str | None = None,
-        *,
-        x: Tensor | None = None,
-        ax: Axes | None = None,
-    ) -> Figure:
-        """`kanfast.plot.network` with pykan's scores: edges are the darker, the higher they are.
+    Args:
+        beta, tick, in_vars, out_vars, title, ax: As in `kanfast.plot.network`.
+        metric: "backward", the `edge_scores`; "forward_u", the deviation of the edges;
+            "forward_n", that over the deviation of their inputs plus 0.1.
+        x: Samples [..., inputs]; `samples` if None.
 
-        Args:
-            beta, tick, in_vars, out_vars, title, ax: As in `kanfast.plot.network`.
-            metric: "backward", the `edge_scores`; "forward_u", the deviation of the edges;
-                "forward_n", that over the deviation of their inputs plus 0.1.
-            x: Samples [..., inputs]; `samples` if None.
+    Raises:
+        ImportError: Matplotlib is missing.
+        ValueError: No samples, another metric, or as in `kanfast.plot.network`.
+    """
+    from kanfast import plot as pictures  # needs Matplotlib
 
-        Raises:
-            ImportError: Matplotlib is missing.
-            ValueError: No samples, another metric, or as in `kanfast.plot.network`.
-        """
-        from kanfast import plot as pictures  # needs Matplotlib
+    if metric not in _SIZES:
+        raise ValueError(f"metric must be one of {tuple(_SIZES)}, got {metric!r}")
+    samples = network.samples_or(x)
+    scores = edge_sizes(network, network.trace(samples), _SIZES[metric])
+    return pictures.network(
+        network,
+        samples,
+        scores=scores,
+        in_vars=in_vars,
+        out_vars=out_vars,
+        title=title,
+        beta=beta,
+        tick=tick,
+        ax=ax,
+    )
 
-        if metric not in _SIZES:
-            raise ValueError(f"metric must be one of {tuple(_SIZES)}, got {metric!r}")
-        samples = self.samples_or(x)
-        scores = edge_sizes(self, self.trace(samples), _SIZES[metric])
-        return pictures.network(
-            self,  # type: ignore[arg-type]  # it is a KAN: nothing else is made of this class
-            samples,
-            scores=scores,
-            in_vars=in_vars,
-            out_vars=out_vars,
-            title=title,
-            beta=beta,
-            tick=tick,
-            ax=ax,
-        )
 
-    def get_fun(self, l: int, i: int, j: int, *, x: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What goes into and comes out of an edge at the samples: [rows] each, ascending, float64.
+def get_fun(
+    network: Network, l: int, i: int, j: int, *, x: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """What goes into and comes out of an edge at the samples: [rows] each, ascending, float64.
 
-        Args:
-            l, i, j: Layer, input and output of the edge. `kanfast.plot.edge` draws it.
-            x: Samples [..., inputs]; `samples` if None.
+    Args:
+        l, i, j: Layer, input and output of the edge. `kanfast.plot.edge` draws it.
+        x: Samples [..., inputs]; `samples` if None.
 
-        Raises:
-            IndexError: There is no such edge.
-            ValueError: No samples.
-        """
-        from kanfast.interpret.symbolic import edge_samples  # needs SymPy
+    Raises:
+        IndexError: There is no such edge.
+        ValueError: No samples.
+    """
+    network.layer_of_edge(l, i, j)
+    given, taken = edge_samples(network, [Edge(l, i, j)], network.samples_or(x))
+    order = given[0].argsort()
+    return given[0, order], taken[0, order]
 
-        self.layer_of_edge(l, i, j)
-        given, taken = edge_samples(self, [(l, i, j)], self.samples_or(x))
-        order = given[0].argsort()
-        return given[0, order], taken[0, order]
 
-    def get_range(
-        self, l: int, i: int, j: int, *, x: Tensor | None = None
-    ) -> tuple[float, float, float, float]:
-        """Least and largest input and output of an edge: (x_min, x_max, y_min, y_max).
+def get_range(
+    network: Network, l: int, i: int, j: int, *, x: Tensor | None = None
+) -> tuple[float, float, float, float]:
+    """Least and largest input and output of an edge: (x_min, x_max, y_min, y_max).
 
-        Arguments and errors as in `get_fun`.
-        """
-        given, taken = self.get_fun(l, i, j, x=x)
-        return tuple(float(t) for t in (given.min(), given.max(), taken.min(), taken.max()))  # type: ignore[return-value]
+    Arguments and errors as in `get_fun`.
+    """
+    given, taken = get_fun(network, l, i, j, x=x)
+    return tuple(float(t) for t in (given.min(), given.max(), taken.min(), taken.max()))  # type: ignore[return-value]
 
-    @torch.no_grad()
-    def evaluate(self, dataset: Dataset) -> dict[str, Any]:
-        """Root mean squared error on the test rows, number of edges and of grid intervals.
 
-        Returns:
-            "test_loss", "n_edge" and "n_grid" (`grid_size`).
+def get_act(network: Network, x: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+    """Sets `samples` to x, or to the train_input of a dataset, and returns `activations`."""
+    samples = x if isinstance(x, Tensor) else x["train_input"]
+    with torch.no_grad():
+        values = network.activations(samples)
+    network.samples = samples.detach()
+    return values
 
-        Raises:
-            ValueError, TypeError: Not a dataset.
-        """
-        rows = check_dataset(dataset)
-        error = (self(rows["test_input"]) - rows["test_label"]).square().mean().sqrt()
-        return {"test_loss": error.item(), "n_edge": self.n_edge, "n_grid": self.grid_size}
+
+@torch.no_grad()
+def evaluate(network: Network, dataset: Dataset) -> dict[str, Any]:
+    """Root mean squared error on the test rows, number of edges and of grid intervals.
+
+    Returns:
+        "test_loss", "n_edge" and "n_grid" (`grid_size`).
+
+    Raises:
+        ValueError, TypeError: Not a dataset.
+    """
+    rows = check_dataset(dataset)
+    error = (network(rows["test_input"]) - rows["test_label"]).square().mean().sqrt()
+    return {"test_loss": error.item(), "n_edge": network.n_edge, "n_grid": network.grid_size}

@@ -2,99 +2,82 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch._C._functorch import is_batchedtensor
 
 from kanfast.engine import grid as grids
 from kanfast.engine.activations import Activation
 from kanfast.engine.basis import Basis
+from kanfast.nn.layer import Layer
 from kanfast.nn.selection import version_of
 
-Self = TypeVar("Self", bound="GriddedLayer")
 
+def refresh_grid(layer: Layer) -> None:
+    """Looks again whether the grid is equally spaced.
 
-class GriddedLayer(nn.Module):
-    """A module with knots for each of its inputs, which keeps them at float32 or wider.
-
-    Attributes:
-        grid: Buffer of knots [I, G+2k+1].
+    Needed only after an in-place change of `grid` by hand whose next use is a compiled forward.
+    Everything else notices by itself.
     """
+    grid = layer.grid
+    layer._uniform = grid.is_meta or grids.is_uniform(grid, layer.spline_order)
+    layer._looked_at = (grid, version_of(grid))
 
-    in_features: int
-    out_features: int
-    grid_size: int
-    spline_order: int
-    grid_range: Sequence[float]
-    grid: Tensor
 
-    def refresh_grid(self) -> None:
-        """Looks again whether the grid is equally spaced.
+def basis_of(layer: Layer, activation: Activation) -> Basis:
+    """The functions that the layer combines, with this residual function among them."""
+    return Basis(layer.grid_size, layer.spline_order, activation, _grid_is_uniform(layer))
 
-        Needed only after an in-place change of `grid` by hand whose next use is a compiled forward.
-        Everything else notices by itself.
-        """
-        grid = self.grid
-        self._uniform = grid.is_meta or grids.is_uniform(grid, self.spline_order)
-        self._looked_at = (grid, version_of(grid))
 
-    def _grid_is_uniform(self) -> bool:
-        if is_batchedtensor(self.grid):
-            return False  # inside vmap: kan_linear has to say what it can do
-        return self._uniform if torch.compiler.is_compiling() else self._is_uniform_now(self.grid)
+def is_uniform_now(layer: Layer, grid: Tensor) -> bool:
+    """Whether the layer's grid is equally spaced, also if it was changed in place."""
+    # Comparing identity and version costs no look at the values, so no wait for a GPU.
+    seen, version = layer._looked_at
+    if grid is not seen or version != version_of(grid):
+        refresh_grid(layer)
+    return layer._uniform
 
-    def _basis(self, activation: Activation) -> Basis:
-        return Basis(self.grid_size, self.spline_order, activation, self._grid_is_uniform())
 
-    def _is_uniform_now(self, grid: Tensor) -> bool:
-        # Comparing identity and version costs no look at the values, so no wait for a GPU.
-        seen, version = self._looked_at
-        if grid is not seen or version != version_of(grid):
-            self.refresh_grid()
-        return self._uniform
+def _grid_is_uniform(layer: Layer) -> bool:
+    if is_batchedtensor(layer.grid):
+        return False  # inside vmap: kan_linear has to say what it can do
+    if torch.compiler.is_compiling():
+        return layer._uniform
+    return is_uniform_now(layer, layer.grid)
 
-    def _initial_grid(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
-        return grids.uniform_knots(
-            self.grid_range,
-            self.grid_size,
-            self.spline_order,
-            self.in_features,
-            device=device,
-            dtype=dtype,
-        )
 
-    def _core_knots(self) -> Tensor:
-        return self.grid[:, self.spline_order : self.spline_order + self.grid_size + 1]
+def initial_grid(layer: Layer, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:
+    """Equally spaced knots [I, G+2k+1] over `grid_range`, for a layer of this dtype."""
+    return grids.uniform_knots(
+        layer.grid_range,
+        layer.grid_size,
+        layer.spline_order,
+        layer.in_features,
+        device=device,
+        dtype=at_least_float32(dtype),
+    )
 
-    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Moves and casts as every module, but keeps the grid at float32 when casting to 16 bits.
 
-        A knot in bfloat16 is off by up to 1/256 of its value, an eighth of an interval at G = 64 on
-        [-1, 1]: that would deform every spline of a trained layer, and saves next to no memory.
-        """
-        grid = self.grid
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        wide = at_least_float32(self.grid.dtype)
-        if grid.is_meta and not self.grid.is_meta:
-            self.grid = self._initial_grid(self.grid.device, wide)
-        elif wide != self.grid.dtype:
-            self.grid = grid.to(self.grid.device, wide)
-        self.refresh_grid()
-        return self
+def core_knots(layer: Layer) -> Tensor:
+    """The knots [I, G+1] without the k outer ones on either side."""
+    return layer.grid[:, layer.spline_order : layer.spline_order + layer.grid_size + 1]
 
-    def _load_from_state_dict(
-        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-        self.grid = self.grid.to(at_least_float32(self.grid.dtype))
-        self.refresh_grid()
 
-    def _check_features(self, what: str, x: Tensor) -> None:
-        if x.dim() == 0 or x.shape[-1] != self.in_features:
-            raise ValueError(f"{what} must be [..., {self.in_features}], got {list(x.shape)}")
+def keep_wide(layer: Layer, before: Tensor) -> None:
+    """Takes the grid back to float32 or wider after a cast of the layer.
+
+    A knot in bfloat16 is off by up to 1/256 of its value, an eighth of an interval at G = 64 on
+    [-1, 1]: that would deform every spline of a trained layer, and saves next to no memory.
+
+    Args:
+        before: The grid before the cast.
+    """
+    wide = at_least_float32(layer.grid.dtype)
+    if before.is_meta and not layer.grid.is_meta:
+        layer.grid = initial_grid(layer, layer.grid.device, wide)
+    elif wide != layer.grid.dtype:
+        layer.grid = before.to(layer.grid.device, wide)
+    refresh_grid(layer)
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:

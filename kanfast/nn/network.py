@@ -1,4 +1,4 @@
-"""Layers of `KANLinear`, one after the other, and the inputs they were last looked at with."""
+"""Layers of `KANLinear`, one after the other: what all other rooms take as a network."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from kanfast.engine.checks import check_index
 from kanfast.engine.ops import Backend
 from kanfast.nn.chain import ChainCache, evaluate_compiled
 from kanfast.nn.linear import KANLinear
-from kanfast.nn.nodes import AFFINE, Nodes
+from kanfast.nn.nodes import AFFINE, Nodes, check_sequence, parse_widths
 from kanfast.nn.selection import Selection
 
-Self = TypeVar("Self", bound="LayerStack")
+Self = TypeVar("Self", bound="Network")
+AnyNetwork = TypeVar("AnyNetwork", bound="Network")
 
 
 class Trace(NamedTuple):
@@ -28,8 +29,11 @@ class Trace(NamedTuple):
     """[..., subnodes] for each layer: sums over its edges, before affine maps and products."""
 
 
-class LayerStack(nn.Module):
-    """What `KAN` is made of: its layers, how they are evaluated, and its inputs.
+class Network(nn.Module):
+    """Layers of `KANLinear`, one after the other.
+
+    The arguments are described in `kanfast.KAN`, which is a network with methods for training and
+    interpretation; all functions of the rooms above take a network as their first argument.
 
     Attributes:
         layers: The layers, a `ModuleList`.
@@ -46,6 +50,80 @@ class LayerStack(nn.Module):
     samples: Tensor | None
     input_mask: Tensor | None
 
+    def __init__(
+        self,
+        layers_hidden: Sequence[int | Sequence[int]],
+        grid_size: int = 5,
+        spline_order: int = 3,
+        scale_noise: float = 0.1,
+        scale_base: float = 1.0,
+        scale_spline: float = 1.0,
+        base_activation: Callable[..., Any] | None = nn.SiLU,
+        grid_eps: float = 0.02,
+        grid_range: Sequence[float] = (-1, 1),
+        *,
+        mult_arity: int | Sequence[Sequence[int]] = 2,
+        affine_trainable: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        backend: Backend = "auto",
+    ) -> None:
+        super().__init__()
+        if len(layers_hidden) < 2:
+            raise ValueError(
+                "layers_hidden must hold at least two widths, of inputs and outputs, "
+                f"got {layers_hidden}"
+            )
+        widths, subnodes, arities = parse_widths(layers_hidden, mult_arity)
+        self._set_layers(
+            [
+                KANLinear(
+                    in_features,
+                    out_features,
+                    grid_size=grid_size,
+                    spline_order=spline_order,
+                    scale_noise=scale_noise,
+                    scale_base=scale_base,
+                    scale_spline=scale_spline,
+                    base_activation=base_activation,
+                    grid_eps=grid_eps,
+                    grid_range=grid_range,
+                    device=device,
+                    dtype=dtype,
+                    backend=backend,
+                )
+                for in_features, out_features in zip(widths, subnodes[1:], strict=False)
+            ]
+        )
+        for index, layer in enumerate(self.kan_layers):
+            nodes = Nodes(layer.out_features, arities[index + 1])
+            if affine_trainable:
+                nodes.add_affine(layer.spline_weight)
+            self.set_nodes(index, nodes)
+
+    @classmethod
+    def from_layers(
+        cls: type[Self], layers: Sequence[KANLinear], nodes: Mapping[int, Nodes] | None = None
+    ) -> Self:
+        """A network of given layers, whose grids, degrees and residual functions may differ.
+
+        Args:
+            layers: First to last.
+            nodes: By the index of the layer before them, where outputs are multiplied, scaled or
+                shifted.
+
+        Raises:
+            ValueError: No layers, or the outputs of one are not the inputs of the next, or `nodes`
+                do not fit.
+        """
+        if not layers:
+            raise ValueError("a KAN needs at least one layer, got none")
+        check_sequence([(layer.in_features, layer.out_features) for layer in layers], nodes or {})
+        network = cls.__new__(cls)
+        nn.Module.__init__(network)
+        network._set_layers(layers, nodes)
+        return network
+
     def _set_layers(
         self, layers: Sequence[KANLinear], nodes: Mapping[int, Nodes] | None = None
     ) -> None:
@@ -57,9 +135,10 @@ class LayerStack(nn.Module):
         self.register_buffer("samples", None, persistent=False)
         self._live_inputs = Selection()
         self._chain = ChainCache()
-        self._layers_changed()
+        self.refresh_sizes()
 
-    def _layers_changed(self) -> None:
+    def refresh_sizes(self) -> None:
+        """Takes `grid_size` and `spline_order` from the layers."""
         self.grid_size = _common([layer.grid_size for layer in self.kan_layers])
         self.spline_order = _common([layer.spline_order for layer in self.kan_layers])
 
@@ -101,11 +180,6 @@ class LayerStack(nn.Module):
         return widths
 
     @property
-    def width_in(self) -> list[int]:
-        """The same as `width`: what goes into each layer, and the outputs."""
-        return self.width
-
-    @property
     def width_out(self) -> list[int]:
         """Numbers of subnodes, of which nodes are made: inputs, and outputs of the layers."""
         return [self.width[0], *(layer.out_features for layer in self.kan_layers)]
@@ -115,16 +189,6 @@ class LayerStack(nn.Module):
         """How many subnodes each multiplication node takes; () for the inputs."""
         after = [self.nodes_after(index) for index in range(len(self.layers))]
         return [(), *(() if nodes is None else nodes.arities for nodes in after)]
-
-    @property
-    def n_sum(self) -> list[int]:
-        """Numbers of hidden nodes that are sums."""
-        return [w - n for w, n in zip(self.width[1:-1], self.n_mult, strict=True)]
-
-    @property
-    def n_mult(self) -> list[int]:
-        """Numbers of hidden nodes that are products."""
-        return [len(arities) for arities in self.arities[1:-1]]
 
     @property
     def input_id(self) -> Tensor:
@@ -166,7 +230,7 @@ class LayerStack(nn.Module):
         """
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
-            x = self._select_inputs(x)
+            x = self.select_inputs(x)
         layers = cast(nn.Module, modules["layers"])._modules
         plain = len(cast(nn.ModuleDict, modules["nodes"])) == 0
         if plain and not update_grid:
@@ -177,10 +241,11 @@ class LayerStack(nn.Module):
         for name, layer in cast(dict[str, KANLinear], layers).items():
             if update_grid:
                 layer.update_grid(x)
-            x = layer(x) if plain else self._to_nodes(int(name), layer(x))
+            x = layer(x) if plain else self.to_nodes(int(name), layer(x))
         return x
 
-    def _to_nodes(self, index: int, x: Tensor) -> Tensor:
+    def to_nodes(self, index: int, x: Tensor) -> Tensor:
+        """Nodes [..., width[index + 1]] from the outputs of a layer, its subnodes."""
         name = str(index)
         return cast(Tensor, self.nodes[name](x)) if name in self.nodes else x
 
@@ -190,10 +255,10 @@ class LayerStack(nn.Module):
 
     def trace(self, x: Tensor) -> Trace:
         """The values of all nodes and of what they are made from."""
-        nodes, subnodes = [self._select_inputs(x)], []
+        nodes, subnodes = [self.select_inputs(x)], []
         for index, layer in enumerate(self.kan_layers):
             subnodes.append(layer(nodes[-1]))
-            nodes.append(self._to_nodes(index, subnodes[-1]))
+            nodes.append(self.to_nodes(index, subnodes[-1]))
         return Trace(nodes, subnodes)
 
     def set_input_mask(self, mask: Tensor | None) -> None:
@@ -210,7 +275,8 @@ class LayerStack(nn.Module):
         self.input_mask = mask
         self._live_inputs.of(mask)
 
-    def _select_inputs(self, x: Tensor) -> Tensor:
+    def select_inputs(self, x: Tensor) -> Tensor:
+        """The inputs [..., width[0]] among all features x [..., features]; see `input_mask`."""
         mask = self._buffers["input_mask"]
         if mask is None:
             return x
@@ -221,14 +287,6 @@ class LayerStack(nn.Module):
             )
         index = self._live_inputs.of(mask)
         return x if index is None else x.index_select(-1, index)
-
-    def get_act(self, x: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
-        """Sets `samples` to x, or to the train_input of a dataset, and returns `activations`."""
-        samples = x if isinstance(x, Tensor) else x["train_input"]
-        with torch.no_grad():
-            values = self.activations(samples)
-        self.samples = samples.detach()
-        return values
 
     def samples_or(self, x: Tensor | None) -> Tensor:
         """x if it is given, else `samples`.
@@ -275,7 +333,7 @@ class LayerStack(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
         self._live_inputs.of(self.input_mask)
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> LayerStack:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         self._live_inputs.of(self.input_mask)
         return self

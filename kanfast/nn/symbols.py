@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,16 +11,17 @@ from torch.utils.checkpoint import checkpoint
 
 from kanfast.engine.chunked import CHUNK_ELEMENTS
 from kanfast.engine.statistics import EdgeStatistics
+from kanfast.nn.layer import Layer
+from kanfast.nn.masks import set_mask
 
 if TYPE_CHECKING:  # imported where it is used: SymPy, behind it, takes a while
-    from kanfast.nn.masked import MaskedLayer
     from kanfast.symbolic.edges import SymbolicEdges
     from kanfast.symbolic.function import SymbolicFunction
     from kanfast.symbolic.library import Library
 
 
 def fix(
-    layer: MaskedLayer,
+    layer: Layer,
     o: int,
     i: int,
     function: str | SymbolicFunction,
@@ -43,7 +44,7 @@ def fix(
     set_numeric(layer, o, i, False)
 
 
-def unfix(layer: MaskedLayer, o: int, i: int) -> None:
+def unfix(layer: Layer, o: int, i: int) -> None:
     """Makes a symbolic edge a spline again, the one that it was."""
     if layer.symbolic is not None:
         layer.symbolic.unfix(o, i)
@@ -52,17 +53,17 @@ def unfix(layer: MaskedLayer, o: int, i: int) -> None:
     set_numeric(layer, o, i, True)
 
 
-def set_numeric(layer: MaskedLayer, o: int, i: int, numeric: bool) -> None:
+def set_numeric(layer: Layer, o: int, i: int, numeric: bool) -> None:
     """Puts the spline and residual function of an edge in or out."""
     mask = numeric_mask(layer).clone()
     mask[o, i] = numeric
-    layer.set_mask(None if mask.all() else mask)
+    set_mask(layer, None if mask.all() else mask)
 
 
-def keep_edges(layer: MaskedLayer, alive: Tensor) -> None:
+def keep_edges(layer: Layer, alive: Tensor) -> None:
     """Removes all edges, numeric and symbolic, that are not alive: bool [O, I]."""
     mask = numeric_mask(layer) & alive
-    layer.set_mask(None if mask.all() and layer.mask is None else mask)
+    set_mask(layer, None if mask.all() and layer.mask is None else mask)
     if layer.symbolic is not None:
         for o, i in layer.symbolic.functions:
             if not alive[o, i]:
@@ -71,7 +72,7 @@ def keep_edges(layer: MaskedLayer, alive: Tensor) -> None:
             layer.symbolic = None
 
 
-def numeric_mask(layer: MaskedLayer) -> Tensor:
+def numeric_mask(layer: Layer) -> Tensor:
     """Which edges have a spline: bool [O, I]."""
     if layer.mask is not None:
         return layer.mask
@@ -79,7 +80,7 @@ def numeric_mask(layer: MaskedLayer) -> Tensor:
     return torch.ones(shape, dtype=torch.bool, device=layer.grid.device)
 
 
-def symbolic_mask(layer: MaskedLayer) -> Tensor:
+def symbolic_mask(layer: Layer) -> Tensor:
     """Which edges have a symbolic function: bool [O, I]."""
     mask = torch.zeros(
         layer.out_features, layer.in_features, dtype=torch.bool, device=layer.grid.device
@@ -89,7 +90,18 @@ def symbolic_mask(layer: MaskedLayer) -> Tensor:
     return mask
 
 
-def make_edges(layer: MaskedLayer, library: Library | None = None) -> SymbolicEdges:
+def edge_mask(layer: Layer) -> Tensor:
+    """Which edges are there, as splines or symbolic functions: bool [O, I]."""
+    return numeric_mask(layer) | symbolic_mask(layer)
+
+
+def make_room(layer: Layer, state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Gives the layer symbolic edges if the state dict that it is about to load has some."""
+    if f"{prefix}symbolic.affine" in state_dict and layer.symbolic is None:
+        layer.symbolic = make_edges(layer)
+
+
+def make_edges(layer: Layer, library: Library | None = None) -> SymbolicEdges:
     """A `SymbolicEdges` without edges, of the layer's sizes, dtype and device."""
     from kanfast.symbolic.edges import SymbolicEdges
 

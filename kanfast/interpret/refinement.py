@@ -1,0 +1,49 @@
+"""Other knots for a network: finer ones, or ones that follow samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kanfast.nn import resize
+from kanfast.nn.network import AnyNetwork, Network
+
+
+def refine(
+    network: AnyNetwork, new_grid_size: int, layers: Sequence[int] | None = None
+) -> AnyNetwork:
+    """A new model with `new_grid_size` grid intervals and the same function.
+
+    See `KANLinear.refine`. An optimizer of this model does not know the parameters of the new
+    one: see `kanfast.parameter_groups`.
+
+    Args:
+        new_grid_size: Number of intervals.
+        layers: Indices of the layers to refine; all of them if None.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: As `KANLinear.refine`.
+        IndexError: There is no such layer.
+    """
+    finer = network.copy()
+    depth = len(network.layers)
+    for index in range(depth) if layers is None else layers:
+        if not -depth <= index < depth:
+            raise IndexError(f"layers must be among {-depth} to {depth - 1}, got {index}")
+        resize.set_grid_size(finer.kan_layers[index], new_grid_size)
+    finer.refresh_sizes()
+    return finer
+
+
+@torch.no_grad()
+def update_grid_from_samples(network: Network, x: Tensor, margin: float = 0.0) -> None:
+    """Moves the knots of every layer to its inputs at the samples x [..., inputs].
+
+    As `forward(x, update_grid=True)`, but with pykan's margin.
+    """
+    x = network.select_inputs(x)
+    for index, layer in enumerate(network.kan_layers):
+        layer.update_grid(x, margin)
+        x = network.to_nodes(index, layer(x))
