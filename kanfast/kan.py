@@ -46,7 +46,6 @@ class KAN(Network):
     # Training
     fit = training.fit
     regularization = penalties.regularization
-    update_grid_from_samples = refinement.update_grid_from_samples
     refine = refinement.refine
 
     # Looking at it

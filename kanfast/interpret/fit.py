@@ -14,7 +14,6 @@ from torch import Tensor
 from kanfast.interpret.dataset import Dataset, check_dataset
 from kanfast.interpret.optimizer import OptimizerLike, make_optimizer
 from kanfast.interpret.progress import progress
-from kanfast.interpret.refinement import update_grid_from_samples
 from kanfast.interpret.regularization import RegMetric, check_metric, penalty
 from kanfast.nn.network import Network
 
@@ -131,7 +130,7 @@ def fit(
                 and index % grid_update_every == 0
             )
             if moves_grid:
-                update_grid_from_samples(network, x)
+                network.update_grid_from_samples(x)
                 optimizer.restart()
             losses = step(x, y, same=index > 0 and whole and not moves_grid)
             with torch.no_grad():

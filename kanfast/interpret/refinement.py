@@ -1,14 +1,11 @@
-"""Other knots for a network: finer ones, or ones that follow samples."""
+"""More grid intervals for a network, without a change of its function."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
 from kanfast.nn import resize
-from kanfast.nn.network import AnyNetwork, Network
+from kanfast.nn.network import AnyNetwork
 
 
 def refine(
@@ -35,15 +32,3 @@ def refine(
         resize.set_grid_size(finer.kan_layers[index], new_grid_size)
     finer.refresh_sizes()
     return finer
-
-
-@torch.no_grad()
-def update_grid_from_samples(network: Network, x: Tensor, margin: float = 0.0) -> None:
-    """Moves the knots of every layer to its inputs at the samples x [..., inputs].
-
-    As `forward(x, update_grid=True)`, but with pykan's margin.
-    """
-    x = network.select_inputs(x)
-    for index, layer in enumerate(network.kan_layers):
-        layer.update_grid(x, margin)
-        x = network.to_nodes(index, layer(x))

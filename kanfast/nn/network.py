@@ -244,6 +244,17 @@ class Network(nn.Module):
             x = layer(x) if plain else self.to_nodes(int(name), layer(x))
         return x
 
+    @torch.no_grad()
+    def update_grid_from_samples(self, x: Tensor, margin: float = 0.0) -> None:
+        """Moves the knots of every layer to its inputs at the samples x [..., inputs].
+
+        As `forward(x, update_grid=True)`, but with pykan's margin.
+        """
+        x = self.select_inputs(x)
+        for index, layer in enumerate(self.kan_layers):
+            layer.update_grid(x, margin)
+            x = self.to_nodes(index, layer(x))
+
     def to_nodes(self, index: int, x: Tensor) -> Tensor:
         """Nodes [..., width[index + 1]] from the outputs of a layer, its subnodes."""
         name = str(index)
