@@ -5,8 +5,8 @@ The bodies of longer methods are in `kanfast.interpret`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypeVar, overload
+from collections.abc import Sequence
+from typing import Literal, TypeVar, overload
 
 import torch
 from torch import Tensor
@@ -16,8 +16,6 @@ from kanfast.interpret import fit as fitting
 from kanfast.interpret import prune as pruning
 from kanfast.interpret import regularization as regularizing
 from kanfast.interpret.attribution import Attribution
-from kanfast.interpret.dataset import Dataset
-from kanfast.interpret.optimizer import OptimizerLike
 from kanfast.interpret.regularization import RegMetric
 from kanfast.nn import resize
 from kanfast.nn.stack import LayerStack
@@ -28,87 +26,7 @@ Self = TypeVar("Self", bound="TrainedStack")
 class TrainedStack(LayerStack):
     """A `LayerStack` with the methods for training, attribution, pruning and refinement."""
 
-    def fit(
-        self,
-        dataset: Dataset,
-        opt: OptimizerLike = "LBFGS",
-        steps: int = 100,
-        log: int = 1,
-        lamb: float = 0.0,
-        lamb_l1: float = 1.0,
-        lamb_entropy: float = 2.0,
-        lamb_coef: float = 0.0,
-        lamb_coefdiff: float = 0.0,
-        update_grid: bool = True,
-        grid_update_num: int = 10,
-        loss_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
-        lr: float = 1.0,
-        start_grid_update_step: int = -1,
-        stop_grid_update_step: int = 50,
-        batch: int = -1,
-        metrics: Sequence[Callable[[], Any]] | None = None,
-        reg_metric: RegMetric = "edge_forward_spline_n",
-        *,
-        seed: int = 0,
-    ) -> dict[str, list[float]]:
-        """Trains on a pykan dataset, with pykan's arguments.
-
-        The objective is loss + lamb * `regularization` of the rows of the step. Knots follow the
-        samples (`update_grid_from_samples`) every stop_grid_update_step // grid_update_num steps,
-        from start_grid_update_step on and before stop_grid_update_step. Afterwards `samples` are
-        the training inputs. Frozen parameters stay as they are.
-
-        If a loss is not finite, training stops with a RuntimeWarning, and the model is as it was
-        before that step. Where L-BFGS finds no way further down, the model stays as it is.
-
-        Args:
-            dataset: train_input, train_label, test_input, test_label, of the model's dtype and on
-                its device: see `kanfast.create_dataset`.
-            opt: "LBFGS" (torch's, with a strong-Wolfe line search), the name of another optimizer
-                in torch.optim, such as "Adam", its class, or an optimizer (then lr is its own).
-            steps: Number of steps. One of L-BFGS has up to 20 iterations.
-            log: Every how many steps the progress bar (if tqdm is installed) shows new losses; 0
-                for no bar.
-            lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, reg_metric: As in
-                `regularization`, times lamb.
-            update_grid, grid_update_num, start_grid_update_step, stop_grid_update_step: See above.
-            loss_fn: (prediction, label) -> scalar; the mean squared error if None.
-            lr: Learning rate; that of L-BFGS is the length of the first trial steps.
-            batch: Rows of a step, drawn anew for each one (of training and test rows); -1 for all.
-            metrics: Functions without arguments that return a number, called after every step.
-            seed: Of the drawn rows.
-
-        Returns:
-            A list with one number for each step under each of: "train_loss" and "test_loss", root
-            mean squared errors (values of `loss_fn` if given), "reg", and the metrics' names.
-            test_loss is taken after the step; train_loss and reg as well for L-BFGS, and before the
-            step for others.
-
-        Raises:
-            ValueError, TypeError: Arguments that make no sense, with what is expected.
-        """
-        return fitting.fit(
-            self,
-            dataset,
-            opt,
-            steps,
-            log,
-            lamb,
-            lamb_l1,
-            lamb_entropy,
-            lamb_coef,
-            lamb_coefdiff,
-            update_grid,
-            grid_update_num,
-            loss_fn,
-            lr,
-            start_grid_update_step,
-            stop_grid_update_step,
-            batch,
-            metrics,
-            reg_metric,
-            seed,
-        )
+    fit = fitting.fit
 
     def regularization(
         self,
