@@ -12,7 +12,10 @@ from kanfast.kan import KAN
 from kanfast.nn.linear import KANLinear
 
 if TYPE_CHECKING:
-    from kanfast import explain, interpret, plot, symbolic
+    from kanfast import explain as explain
+    from kanfast import interpret as interpret
+    from kanfast import plot as plot
+    from kanfast import symbolic as symbolic
 
     __version__: str
 
@@ -25,28 +28,26 @@ __all__ = [
     "create_dataset",
     "create_dataset_from_data",
     "edge_statistics",
-    "explain",
-    "interpret",
     "kan_linear",
     "native",
     "pack_coefficients",
     "parameter_groups",
-    "plot",
-    "symbolic",
 ]
+
+# Imported when they are asked for: SymPy and Matplotlib, behind some, take a while to load.
+_ROOMS = ("explain", "interpret", "plot", "symbolic")
 
 
 def __getattr__(name: str) -> Any:
-    """Rooms and the version when they are asked for: SymPy and Matplotlib take a while to load."""
     import importlib
     from importlib.metadata import version
 
     if name == "__version__":
         return version("kanfast")
-    if name in __all__:
+    if name in _ROOMS:
         return importlib.import_module(f"kanfast.{name}")
     raise AttributeError(f"module 'kanfast' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *__all__, *_ROOMS})

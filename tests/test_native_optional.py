@@ -49,12 +49,12 @@ import importlib.util
 find = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *a: None if "native._" in name else find(name, *a)
 import torch, kanfast
-assert not kanfast.engine.native.available()
+assert not kanfast.native.available()
 model = kanfast.KAN([2, 3, 1])
 model(torch.zeros(4, 2)).sum().backward()
 model.backend = "native"
 x, weight = torch.zeros(4, 2), model.layers[0].spline_weight
-for call in (lambda: model(x), lambda: kanfast.engine.native.pack(weight, None, None)):
+for call in (lambda: model(x), lambda: kanfast.native.pack(weight, None, None)):
     try:
         call()
     except RuntimeError as error:
@@ -70,7 +70,7 @@ def test_without_the_library_plain_torch_does_the_work(tmp_path):
     reason = "is expected to be built, but it was not compiled for this processor when kanfast was"
     assert by_name.startswith(f'backend "native" {reason}')
     assert by_name.endswith('or use backend="auto"')
-    assert launcher.startswith(f"kanfast.engine.native {reason}")
+    assert launcher.startswith(f"kanfast.native {reason}")
 
 
 OUT_OF_MEMORY = """

@@ -16,6 +16,7 @@ from kanfast.cli import compare, explain, report
 from kanfast.cli.data import MAX_CLASSES, Data, InputError, Task, digits, table
 from kanfast.cli.options import Parser, check_output, number, require
 from kanfast.cli.training import History
+from kanfast.engine import native
 from kanfast.engine.ops import GPU_TYPES, Backend, resolve_backend
 from kanfast.kan import KAN
 
@@ -36,9 +37,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _version() -> str:
+    """The version, and whether the native library is there: without it CPUs are slow for ever."""
+    obstacle = native.obstacle()
+    without = f"none: {obstacle}; plain torch, several times slower, takes its place on CPUs"
+    state = "built" if obstacle is None else without
+    return f"kanfast {version('kanfast')} (native library: {state})"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(prog="kanfast", description="Kolmogorov-Arnold networks on fused kernels.")
-    parser.add_argument("--version", action="version", version=f"kanfast {version('kanfast')}")
+    parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     explain.add(commands)
     add = commands.add_parser(
