@@ -184,7 +184,8 @@ def _edge_reports(one: Batch, problem: Problem, names: Names) -> tuple[EdgeRepor
     """For each edge, how good the formula is with other functions on it."""
     reports = []
     x, y = problem.x[:_ROWS], problem.y[:_ROWS]
-    for (l, o, i), others in substitutes(one, x[:THIN]):
+    for edge, others in substitutes(one, x[:THIN]):
+        l, i, o = edge
         others, _ = fit(others, x[:THIN], y[:THIN], 30)
         ranking = ranked(others, x, y, problem.floor, 20)
         chosen: list[Candidate] = []
@@ -198,5 +199,5 @@ def _edge_reports(one: Batch, problem: Problem, names: Names) -> tuple[EdgeRepor
             (chosen if own else rest).append(Candidate(function, (a, b, c, 0.0), r2, score))
         margin = rest[0].score - chosen[0].score if rest else math.inf
         candidates = (*chosen, *rest[: _CANDIDATES - 1])
-        reports.append(EdgeReport(f"edge ({l}, {i}, {o})", candidates, margin, True))
+        reports.append(EdgeReport(f"edge {edge}", candidates, margin, True))
     return tuple(reports)

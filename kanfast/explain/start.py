@@ -11,13 +11,11 @@ from torch import Tensor
 
 from kanfast.explain.batch import Batch
 from kanfast.interpret.edges import edge_samples, live_edges
+from kanfast.nn.edges import Edge
 from kanfast.nn.network import Network
 from kanfast.symbolic.fit import EdgeFits, fit_affine
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.select import scores
-
-Edge = tuple[int, int, int]
-"""Layer, output, input."""
 
 # How far edges of a numeric network may be from the right functions (1 - r2): where several nodes
 # share the work, curves are bent that could as well be straight.
@@ -32,9 +30,8 @@ def guesses(model: Network, x: Tensor, functions: tuple[SymbolicFunction, ...]) 
     scores (`kanfast.symbolic.scores`), at several tolerances: each edge by itself, and with one
     function for all edges that leave a node, as in sums and differences of the same terms.
     """
-    live = live_edges(model, symbolic=False)
-    inputs, outputs = edge_samples(model, live, x)
-    edges = [(l, o, i) for l, i, o in live]
+    edges = live_edges(model, symbolic=False)
+    inputs, outputs = edge_samples(model, edges, x)
     fits = fit_affine(inputs, outputs, functions)
     picked: dict[tuple[int, ...], None] = {}
     for tolerance in _TOLERANCES:
@@ -55,7 +52,7 @@ def _assembled(
 ) -> Batch:
     """The networks with these functions [K, E]."""
     batch = Batch.empty(fits.functions, width, len(chosen))
-    for e, (l, o, i) in enumerate(edges):
+    for e, (l, i, o) in enumerate(edges):
         params = fits.affine[e, chosen[:, e]]
         batch.tables[l][:, o, i] = chosen[:, e]
         batch.edges[l][:, o, i] = params[:, :3]
@@ -68,8 +65,8 @@ def _groupings(edges: Sequence[Edge], depth: int) -> list[list[list[int]]]:
     single: dict[tuple[int, ...], list[int]] = {}
     by_node: dict[tuple[int, ...], list[int]] = {}
     by_layer: dict[tuple[int, ...], list[int]] = {}
-    for e, (l, o, i) in enumerate(edges):
-        single.setdefault((l, o, i), []).append(e)
+    for e, (l, i, o) in enumerate(edges):
+        single.setdefault((l, i, o), []).append(e)
         by_node.setdefault((l, i), []).append(e)
         by_layer.setdefault((l,) if l == depth - 1 else (l, i), []).append(e)
     return [list(groups.values()) for groups in (single, by_node, by_layer)]
