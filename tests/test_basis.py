@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kanfast import Basis
+from kanfast.engine import activations
 from kanfast.engine.activations import activation, gelu_derivative, hermite, sigmoid_derivative
 from kanfast.engine.basis import evaluate, spline_basis
+from kanfast.nn import residual
 
 LIVING = [(k, n) for k in range(8) for n in range(k + 1)]
 SMOOTH = [(k, n) for k, n in LIVING if n < k]
@@ -165,6 +167,11 @@ def test_splines_are_a_partition_of_unity_inside_the_grid(degree, grid_size, kno
     for deriv in range(1, min(degree, 3) + 1):
         slope = evaluate(x, grid, basis, deriv)
         assert slope.sum(1).abs().max() <= 1e-12 * slope.abs().max()
+
+
+def test_every_place_has_all_activations():
+    fused = {*residual._FUSED.values(), "none"}
+    assert set(activations.ACTIVATIONS) == set(ACTIVATIONS) == fused == {*oracle.ACTIVATIONS, "none"}
 
 
 @pytest.mark.parametrize("deriv", range(7))
