@@ -14,7 +14,7 @@ from cases import unchanged_generators
 from torch import Tensor, nn
 
 from kanfast import KAN, create_dataset
-from kanfast.interpret import optimizer
+from kanfast.interpret import descent, optimizer
 
 
 def product(x: Tensor) -> Tensor:
@@ -33,9 +33,9 @@ def make(widths: tuple[int, ...] = (2, 2, 1), **options: Any) -> KAN:
 @pytest.mark.parametrize("lamb", [0.0, 1e-3])
 def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """20 iterations; later ones amplify differences of rounding."""
-    monkeypatch.setattr(
-        optimizer, "_LBFGS_UNIT", {}
-    )  # which changes the length of the first trial step
+    # Units change the length of the first trial step.
+    monkeypatch.setattr(optimizer, "_LBFGS_START", {})
+    monkeypatch.setattr(descent, "scale_of", lambda labels: 1.0)
     monkeypatch.setattr(optimizer, "_LBFGS_HISTORY", 10)
     theirs = pykan.KAN([2, 3, 1], grid=4, k=3, seed=1, auto_save=False)
     ours = KAN.from_pykan(theirs)
@@ -297,8 +297,11 @@ def test_the_end_of_a_line_search_is_no_failure() -> None:
         model.fit(dataset, steps=4, log=0, loss_fn=flat, metrics=[count], update_grid=False)
 
 
-def test_lbfgs_on_one_vector_takes_the_steps_of_lbfgs_on_the_parameters() -> None:
+def test_lbfgs_on_one_vector_takes_the_steps_of_lbfgs_on_the_parameters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Bit for bit: the same optimizer, on the same numbers."""
+    monkeypatch.setattr(optimizer, "_unit_of", lambda value, dtype: 2.0**60)
     data = small_dataset()
     fitted = []
     for own in (True, False):
@@ -311,7 +314,7 @@ def test_lbfgs_on_one_vector_takes_the_steps_of_lbfgs_on_the_parameters() -> Non
             opt = torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad], **settings)
 
         def loss(prediction: Tensor, label: Tensor, own: bool = own) -> Tensor:
-            unit = 1.0 if own else optimizer._LBFGS_UNIT[torch.float64]
+            unit = 1.0 if own else 2.0**60
             return unit * nn.functional.mse_loss(prediction, label)
 
         model.fit(
@@ -340,3 +343,81 @@ def test_the_point_between_two_steps_is_evaluated_once_and_only_if_nothing_chang
     after, first = [p.detach().clone() for p in model.parameters()], len(seen)
     steps.step(evaluate, same=False)
     assert all(map(torch.equal, seen[first], after))
+
+
+SCALES = [(1e30, 1.0), (1e-30, 1.0), (1.0, 1e30), (1.0, 1e-30), (1e30, 1e-30), (3e5, 2e5)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("inputs", "labels"), SCALES)
+def test_lbfgs_trains_in_any_units(inputs: float, labels: float, dtype: torch.dtype) -> None:
+    def relative_error(x_unit: float, y_unit: float) -> float:
+        data = create_dataset(product, train_num=200, test_num=50, dtype=dtype)
+        data |= {key: data[key] * (x_unit if "input" in key else y_unit) for key in data}
+        history = make((2, 3, 1), dtype=dtype).fit(data, "LBFGS", steps=10, log=0)
+        assert len(history["train_loss"]) == 10
+        return history["train_loss"][-1] / y_unit
+
+    # Far from 1 a SiLU is a ReLU, with a bend that splines have to smooth.
+    assert relative_error(inputs, labels) < 5 * relative_error(1.0, 1.0) + 3e-2 * (inputs > 1)
+
+
+def objective(model: KAN, data: dict[str, Tensor]) -> float:
+    with torch.no_grad():
+        return float(nn.functional.mse_loss(model(data["train_input"]), data["train_label"]))
+
+
+@pytest.mark.parametrize("opt", ["LBFGS", "Adam", "SGD"])
+@pytest.mark.parametrize("call", [1, 2, 7, 25, 26, 40, 57])
+def test_an_exception_leaves_the_best_parameters_seen(opt: str, call: int) -> None:
+    model, data, seen = make(), small_dataset(), []
+
+    def loss(prediction: Tensor, label: Tensor) -> Tensor:
+        value = nn.functional.mse_loss(prediction, label)
+        if len(prediction) == 60:
+            seen.append(value.item())
+            if len(seen) == call:
+                raise KeyboardInterrupt
+        return value
+
+    lr = 1.0 if opt == "LBFGS" else 0.9  # far too large for the others: losses go up and down
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(data, opt, steps=60, lr=lr, loss_fn=loss, log=0, update_grid=False)
+    assert objective(model, data) <= min(seen[: max(call - 1, 1)]) * (1 + 1e-9)
+
+
+def test_entries_of_the_history_are_numbers_with_an_item() -> None:
+    entry = make().fit(small_dataset(), steps=1, log=0)["train_loss"][-1]
+    assert isinstance(entry, float)
+    assert type(entry.item()) is float
+    assert entry.item() == entry
+
+
+def test_arrays_and_data_frames_are_datasets() -> None:
+    pandas = pytest.importorskip("pandas")
+    data = small_dataset()
+    expected = make().fit(data, "SGD", steps=2, lr=0.1, log=0)
+    arrays = {key: value.numpy() for key, value in data.items()}
+    frames = {key: pandas.DataFrame(value) for key, value in arrays.items()}
+    columns = frames | {key: frames[key][0] for key in ("train_label", "test_label")}
+    for found in (arrays, frames, columns):
+        assert make().fit(found, "SGD", steps=2, lr=0.1, log=0) == expected
+
+
+@pytest.mark.parametrize(
+    ("dataset", "message"),
+    [
+        (torch.zeros(3, 2), r"got Tensor: use kanfast.create_dataset_from_data\(inputs, labels"),
+        (np.zeros((3, 2)), r"got ndarray: use kanfast.create_dataset_from_data\(inputs, labels"),
+        (torch.utils.data.TensorDataset(torch.zeros(3, 2)), r"from_data\(\*dataset.tensors\)"),
+        (
+            torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.zeros(3, 2))),
+            r"from_data\(\*loader.dataset.tensors\)",
+        ),
+        (small_dataset() | {"test_label": np.array(["a"] * 40)}, "must hold numbers"),
+    ],
+    ids=["tensor", "array", "TensorDataset", "DataLoader", "strings"],
+)
+def test_what_is_no_dataset_is_told_what_is_expected(dataset: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make().fit(dataset)

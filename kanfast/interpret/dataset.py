@@ -6,7 +6,7 @@ global ones of torch and NumPy stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -70,14 +70,15 @@ def create_dataset(
         if wanted:
             train = dataset[f"train_{part}"]
             mean, std = train.mean(dim=0, keepdim=True), train.std(dim=0, keepdim=True)
+            std = torch.where(std > 0, std, 1)
             for split in columns:
                 dataset[f"{split}_{part}"] = (dataset[f"{split}_{part}"] - mean) / std
     return {key: dataset[key].to(device) for key in KEYS}
 
 
 def create_dataset_from_data(
-    inputs: Tensor,
-    labels: Tensor,
+    inputs: Any,
+    labels: Any,
     train_ratio: float = 0.8,
     device: torch.device | str | None = None,
     *,
@@ -86,8 +87,8 @@ def create_dataset_from_data(
     """Given rows, split at random into training and test rows.
 
     Args:
-        inputs: [N, features].
-        labels: [N, outputs].
+        inputs: [N, features], a tensor, an array or a data frame.
+        labels: [N, outputs], the same. Fractions in an array [N] become [N, 1].
         train_ratio: Share of the training rows, rounded down.
         device: Where the result goes; None leaves it where the data are.
         seed: Of the split (pykan takes NumPy's global generator: same split after
@@ -96,6 +97,7 @@ def create_dataset_from_data(
     Raises:
         ValueError: Numbers of rows that differ, or a ratio outside 0 to 1.
     """
+    inputs, labels = as_tensor("inputs", inputs), as_tensor("labels", labels)
     rows = len(inputs)
     if len(labels) != rows:
         raise ValueError(f"inputs have {rows} rows, but labels {len(labels)}")
@@ -111,13 +113,30 @@ def create_dataset_from_data(
     return {key: dataset[key] for key in KEYS}
 
 
-def check_dataset(dataset: Any) -> Dataset:
+def check_dataset(dataset: Any, *, like: Tensor | None = None) -> Dataset:
     """The four tensors of a dataset.
+
+    Args:
+        dataset: A mapping of tensors; arrays and data frames become tensors.
+        like: Whose dtype and device numbers in arrays get; torch's default dtype on the CPU if
+            None.
 
     Raises:
         TypeError: Not a mapping of tensors.
         ValueError: A missing key, no rows, or inputs and labels of different numbers of rows.
     """
+    if not isinstance(dataset, Mapping):
+        kind = type(dataset).__name__
+        way = "kanfast.create_dataset_from_data(inputs, labels)"
+        if isinstance(dataset, torch.utils.data.TensorDataset):
+            way = "kanfast.create_dataset_from_data(*dataset.tensors)"
+        elif isinstance(dataset, torch.utils.data.DataLoader):
+            way = (
+                "kanfast.create_dataset_from_data(*loader.dataset.tensors), and batch= for batches"
+            )
+        raise TypeError(
+            f"dataset must be a mapping with the keys {list(KEYS)}, got {kind}: use {way}"
+        )
     try:
         found = {key: dataset[key] for key in KEYS}
     except KeyError as error:
@@ -125,17 +144,42 @@ def check_dataset(dataset: Any) -> Dataset:
             f"dataset must have the keys {list(KEYS)}, but {error} is missing: "
             "see kanfast.create_dataset_from_data"
         ) from error
-    for key, value in found.items():
-        if not isinstance(value, Tensor):
-            raise TypeError(f"dataset[{key!r}] must be a tensor, got {type(value).__name__}")
+    tensors = {key: as_tensor(f"dataset[{key!r}]", value, like) for key, value in found.items()}
     for split in ("train", "test"):
-        rows, labels = len(found[f"{split}_input"]), len(found[f"{split}_label"])
+        rows, labels = len(tensors[f"{split}_input"]), len(tensors[f"{split}_label"])
         if rows != labels or rows == 0:
             raise ValueError(
                 f"{split}_input and {split}_label must have the same number of rows, at least "
                 f"one, got {rows} and {labels}"
             )
-    return found
+    return tensors
+
+
+def as_tensor(what: str, values: Any, like: Tensor | None = None) -> Tensor:
+    """A tensor as it is; of an array, a data frame or a column of one, its numbers as a tensor.
+
+    Fractions get the dtype of `like` (torch's default dtype if None), and a column of them becomes
+    [N, 1]; integers stay integers.
+
+    Raises:
+        TypeError: Anything else, or what is not numbers.
+    """
+    if isinstance(values, Tensor):
+        return values
+    if hasattr(values, "to_numpy"):
+        values = values.to_numpy()
+    if not isinstance(values, np.ndarray):
+        raise TypeError(
+            f"{what} must be a tensor, an array or a data frame, got {type(values).__name__}"
+        )
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{what} must hold numbers, got an array of {values.dtype}")
+    tensor = torch.from_numpy(np.array(values))
+    if tensor.is_floating_point():
+        dtype = torch.get_default_dtype() if like is None else like.dtype
+        tensor = tensor.to(dtype)
+        tensor = tensor[:, None] if tensor.dim() == 1 else tensor
+    return tensor if like is None else tensor.to(like.device)
 
 
 def _bounds(ranges: Any, n_var: int) -> list[tuple[float, float]]:

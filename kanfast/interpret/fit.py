@@ -1,23 +1,16 @@
-"""`KAN.fit`: training on a pykan dataset by L-BFGS or any other optimizer of torch."""
+"""`KAN.fit`: training on a pykan dataset."""
 
 from __future__ import annotations
 
-import copy
-import math
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from kanfast.interpret.dataset import Dataset, check_dataset
+from kanfast.interpret.descent import Loss, Settings, descend
 from kanfast.interpret.optimizer import OptimizerLike, make_optimizer
-from kanfast.interpret.progress import progress
-from kanfast.interpret.regularization import RegMetric, check_metric, penalty
+from kanfast.interpret.regularization import RegMetric, check_metric
+from kanfast.interpret.units import adopt_units
 from kanfast.nn.network import Network
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def fit(
@@ -79,7 +72,8 @@ def fit(
     Raises:
         ValueError, TypeError: Arguments that make no sense, with what is expected.
     """
-    dataset = check_dataset(dataset)
+    like = next(network.parameters())
+    dataset = check_dataset(dataset, like=like)
     check_metric(reg_metric)
     _check_counts(steps=steps, log=log)
     if update_grid and grid_update_num < 1:
@@ -89,118 +83,31 @@ def fit(
         )
     if batch != -1 and batch < 1:
         raise ValueError(f"batch must be -1 for all rows, or at least 1, got {batch}")
-    optimizer = make_optimizer(network, opt, lr)
-    loss_of = _mean_squared_error if loss_fn is None else loss_fn
-    grid_update_every = max(1, stop_grid_update_step // max(1, grid_update_num))
-    generator = torch.Generator().manual_seed(seed)
-    metrics = metrics or ()
-    names = ["train_loss", "test_loss", "reg", *(_name(metric) for metric in metrics)]
-    history: dict[str, list[float]] = {name: [] for name in names}
-    network.samples = dataset["train_input"].detach()
-    whole = batch == -1 or batch >= len(dataset["train_input"])
-    weights = (lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
-
-    def terms(x: Tensor, y: Tensor) -> list[Tensor]:
-        """The loss and, if there is one, the penalty."""
-        trace = network.trace(x)
-        loss = loss_of(trace.nodes[-1], y)
-        if lamb == 0:
-            return [loss]
-        return [loss, penalty(network, trace, reg_metric, *weights)]
-
-    def step(x: Tensor, y: Tensor, same: bool) -> list[Tensor]:
-        last: list[Tensor] = []
-
-        def objective() -> Tensor:
-            last[:] = terms(x, y)
-            return last[0] if lamb == 0 else last[0] + lamb * last[1]
-
-        if optimizer.step(objective, same=same) and last:
-            return [t.detach() for t in last]
-        with torch.no_grad():
-            return terms(x, y)
-
-    with progress(steps, quiet=log == 0) as show:
-        for index in range(steps):
-            kept = _state(network)
-            x, y = _rows(dataset, "train", batch, generator)
-            moves_grid = (
-                update_grid
-                and start_grid_update_step <= index < stop_grid_update_step
-                and index % grid_update_every == 0
-            )
-            if moves_grid:
-                network.update_grid_from_samples(x)
-                optimizer.restart()
-            losses = step(x, y, same=index > 0 and whole and not moves_grid)
-            with torch.no_grad():
-                x, y = _rows(dataset, "test", batch, generator)
-                values = torch.stack([loss_of(network(x), y), *losses]).tolist()
-            test, train, reg = (*values, 0.0)[:3]
-            if not all(map(math.isfinite, values)):
-                network.load_state_dict(kept)
-                if moves_grid or not (optimizer.searches and _converged(history["train_loss"])):
-                    message = _stopped(index, train, reg, test)
-                    warnings.warn(message, RuntimeWarning, stacklevel=2)
-                    break
-                # No step leads further down, and the line search has divided 0 by 0.
-                optimizer.restart()
-                train, test, reg = (history[name][-1] for name in names[:3])
-            elif loss_fn is None:
-                train, test = train**0.5, test**0.5
-            row = [train, test, reg, *(float(metric()) for metric in metrics)]
-            for name, value in zip(names, row, strict=True):
-                history[name].append(value)
-            shown = bool(log) and index % log == 0
-            line = f"train_loss: {train:.2e} | test_loss: {test:.2e} | reg: {reg:.2e}"
-            show(line if shown else None)
-    return history
-
-
-def _mean_squared_error(prediction: Tensor, label: Tensor) -> Tensor:
-    if prediction.shape != label.shape:
-        raise ValueError(
-            f"labels must have the shape of the model's output, {list(prediction.shape)}, got "
-            f"{list(label.shape)}: unsqueeze them, or give a loss_fn"
-        )
-    return torch.nn.functional.mse_loss(prediction, label)
-
-
-def _rows(
-    dataset: Dataset, split: str, batch: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """All rows of a split, or `batch` random ones (as many as there are)."""
-    x, y = dataset[f"{split}_input"], dataset[f"{split}_label"]
-    if batch == -1 or batch >= len(x):
-        return x, y
-    index = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
-    return x[index], y[index]
-
-
-def _state(network: Network) -> dict[str, Any]:
-    """A copy of the state dict: of its tensors quickly, as this is done in every step."""
-    state = network.state_dict()
-    return {k: t.clone() if isinstance(t, Tensor) else copy.deepcopy(t) for k, t in state.items()}
-
-
-def _stopped(step: int, train: float, reg: float, test: float) -> str:
-    return (
-        f"training stopped at step {step}: the training loss is {train:.3g}, the regularisation "
-        f"{reg:.3g}, the test loss {test:.3g}. The model is as it was before this step. Try a "
-        "smaller lr, scaled inputs or float64"
+    settings = Settings(
+        steps=steps,
+        log=log,
+        lamb=lamb,
+        penalty=(lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff),
+        reg_metric=reg_metric,
+        update_grid=update_grid,
+        grid_update_num=grid_update_num,
+        grid_update_steps=(start_grid_update_step, stop_grid_update_step),
+        loss_fn=loss_fn,
+        batch=batch,
+        metrics=tuple(metrics or ()),
+        seed=seed,
     )
-
-
-def _converged(losses: Sequence[float]) -> bool:
-    """Whether the last step changed nothing."""
-    return len(losses) > 1 and abs(losses[-2] - losses[-1]) <= 1e-9 * abs(losses[-1])
+    network.samples = dataset["train_input"].detach()
+    optimizer = make_optimizer(network, opt, lr, dataset if loss_fn is None else None)
+    if loss_fn is None:
+        x, y = dataset["train_input"], dataset["train_label"]
+        count = len(x) if batch == -1 else min(batch, len(x))
+        every = slice(None, count * (len(x) // count), len(x) // count)
+        adopt_units(network, x[every], y[every], stretch_grid=update_grid)
+    return descend(network, dataset, optimizer, settings)
 
 
 def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 0:
             raise ValueError(f"{name} must be 0 or more, got {value}")
-
-
-def _name(metric: Callable[[], Any]) -> str:
-    return getattr(metric, "__name__", type(metric).__name__)
