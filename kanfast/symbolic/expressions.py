@@ -159,7 +159,8 @@ def _terms(expr: sympy.Basic) -> int:
         return sum(map(_terms, expr.args))
     if expr.is_Mul:
         return math.prod(map(_terms, expr.args))
-    if expr.is_Pow and expr.exp.is_Integer and expr.exp > 0:
-        base, exponent = _terms(expr.base), int(expr.exp)
+    if expr.is_Pow and expr.exp.is_Rational:
+        # SymPy takes the whole part of a fractional exponent, and expands denominators, too.
+        base, exponent = _terms(expr.base), int(abs(expr.exp))
         return math.comb(base + exponent - 1, exponent)
     return 1
