@@ -306,3 +306,14 @@ def test_constants_become_simple_within_the_noise() -> None:
     y = 1.7 * torch.sin(2 * x) + 0.01 * noise
     start: Network = [{(0, 0): ("sin", (1.9, 0.1, 1.6, 0.1))}]
     assert simple(start, y, x, [1, 1]).tolist() == [2.0, 0.0, 1.7, 0.0]
+
+
+def test_networks_of_different_sizes_are_joined() -> None:
+    """As nodes without edges: every network has the values that it had."""
+    one, other = (random_networks(3, [2, n, 1], functions()) for n in (3, 2))
+    x = torch.rand(20, 2, dtype=torch.float64)
+    joined = Batch.join([one, other])
+    assert joined.width == [2, 3, 1]
+    values = torch.cat([one.nodes(x)[-1], other.nodes(x)[-1]])
+    torch.testing.assert_close(joined.nodes(x)[-1], values)
+    torch.testing.assert_close(joined.jacobian(x)[0], values)
