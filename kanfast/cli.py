@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         choices=get_args(Task),
         help="what to predict from FILE (default: classification if the target holds words or at"
-        f" most {MAX_CLASSES} different whole numbers, else regression)",
+        f" most {MAX_CLASSES} different whole numbers, regression if it holds other numbers)",
     )
     add(
         "--output",
