@@ -105,19 +105,6 @@ def test_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert 'matplotlib is not installed: pip install "kanfast[run]"' in err
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "p.png").symlink_to("/dev/full")
-    cells = [f"{row},{2 * row}" for row in range(40)]
-    (tmp_path / "t.csv").write_text("\n".join(["a,b", *cells]) + "\n")
-    code, out, err = run(
-        *("explain", "--csv", tmp_path / "t.csv", "--target", "b", "--hidden", 1),
-        *("--functions", "x", "--seconds", 60, "--output", tmp_path / "p.png"),
-    )
-    assert (code, out) == (2, "")
-    assert err.endswith(f"cannot write {tmp_path / 'p.png'}: No space left on device\n")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
