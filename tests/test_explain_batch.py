@@ -288,7 +288,7 @@ def simple(layers: Network, y: Tensor, x: Tensor, width: list[int]) -> Tensor:
     scale = y.std(0)
     fitted, _ = fit(one, x, y, 60, scale=scale)
     tidy, fixed = tidied(fitted)
-    found = simplified(tidy, fixed, x, y, scale, 1e-22)
+    found = simplified(tidy, fixed, x, y, scale, 1e-22)[0]
     return found.parameters()[0][found.free()[0]]
 
 

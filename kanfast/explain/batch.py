@@ -109,6 +109,18 @@ class Batch:
             wide.shifts[l][:, :o] = self.shifts[l]
         return wide
 
+    @property
+    def used_inputs(self) -> list[int]:
+        """The inputs that some network has an edge from."""
+        used: list[int] = (self.tables[0] != NONE).any(0).any(0).nonzero().flatten().tolist()
+        return used
+
+    def of_inputs(self, inputs: Sequence[int]) -> Batch:
+        """The same networks as ones of these inputs; they must not use others."""
+        tables, edges = list(self.tables), list(self.edges)
+        tables[0], edges[0] = tables[0][:, :, list(inputs)], edges[0][:, :, list(inputs)]
+        return Batch(self.functions, tables, edges, self.shifts)
+
     def take(self, rows: Tensor | Sequence[int]) -> Batch:
         """These networks, copied."""
         index = torch.as_tensor(rows, dtype=torch.long)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
+from kanfast.explain.budget import is_over
 from kanfast.interpret.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 _DEAD_NODE = 1e-2
 _DEAD_EDGE = 1e-3
 _FINER = 2  # times the grid intervals, for the networks formulas are read off
+_INPUTS = 24  # at most, of networks that formulas are read off
+
+
+class TimeIsOver(Exception):
+    """A training ends after the step that it is at."""
 
 
 @dataclass(frozen=True)
@@ -34,54 +41,73 @@ class Trained:
     noise: float
 
 
-def sparsified(model: KAN, dataset: Dataset, steps: int, lamb: float) -> KAN:
+def sparsified(model: KAN, dataset: Dataset, steps: int, lamb: float, deadline: float) -> KAN:
     """The model trained with a penalty, without its dead hidden nodes.
 
     `lamb` is in units of the variance of the labels.
     """
     sparse = model.copy()
     variance = dataset["train_label"].var(0, correction=0).mean().item()
-    sparse.fit(dataset, steps=steps, lamb=lamb * variance, log=0)
+    with warnings.catch_warnings(), suppress(TimeIsOver):
+        warnings.simplefilter("ignore", RuntimeWarning)  # what there is after a failure will do
+        sparse.fit(dataset, steps=steps, lamb=lamb * variance, log=0, metrics=[_clock(deadline)])
     scores = sparse.node_scores[1:-1]
     kept = [(s > _DEAD_NODE).nonzero().flatten().tolist() or [int(s.argmax())] for s in scores]
     return sparse.prune_node(active_neurons_id=kept)
 
 
+def important_inputs(sparse: KAN, others: Sequence[int]) -> list[int]:
+    """The inputs to search among: the 24 that matter most to the sparsified model, and others."""
+    order: list[int] = sparse.node_scores[0].argsort(descending=True).tolist()
+    return sorted({*order[:_INPUTS], *others})
+
+
 def of_size(
-    model: KAN, sparse: KAN, size: int, dataset: Dataset, steps: int, restarts: int, seed: int
+    model: KAN,
+    sparse: KAN,
+    size: int,
+    dataset: Dataset,
+    steps: int,
+    restarts: int,
+    seed: int,
+    deadline: float,
 ) -> list[Trained]:
     """Networks with at most `size` nodes in every hidden layer, the most accurate first.
 
     The first to train are the most important nodes of the sparsified model; the others start from
-    new parameters.
+    new parameters. There is at least one of them, and nothing new begins after the deadline.
     """
     nodes = [score.argsort(descending=True)[:size].tolist() for score in sparse.node_scores[1:-1]]
-    found = [trained(sparse.prune_node(active_neurons_id=nodes), dataset, steps)]
+    found = [trained(sparse.prune_node(active_neurons_id=nodes), dataset, steps, deadline)]
     counts = [range(min(size, width)) for width in model.width[1:-1]]
     smaller = model.prune_node(active_neurons_id=counts)
-    found += [
-        trained(_renewed(smaller, seed + restart), dataset, steps) for restart in range(restarts)
-    ]
+    for restart in range(restarts):
+        if not is_over(deadline):
+            found.append(trained(_renewed(smaller, seed + restart), dataset, steps, deadline))
     return sorted(found, key=lambda network: network.error)
 
 
-def finer(network: Trained, dataset: Dataset, steps: int) -> Trained:
+def finer(network: Trained, dataset: Dataset, steps: int, deadline: float) -> Trained:
     """The network on a finer grid, trained on, without dead edges; on the old one if that fails."""
+    if is_over(deadline):
+        return network
     grid_size = [_FINER * layer.grid_size for layer in network.model.kan_layers]
     fine = network.model
     for l, size in enumerate(grid_size):
         fine = fine.refine(size, [l])
     fine.prune_edge(_DEAD_EDGE, x=dataset["train_input"])
-    result = trained(fine, dataset, steps, update_grid=False)
+    result = trained(fine, dataset, steps, deadline, update_grid=False)
     return result if result.error < 4 * network.error else network
 
 
-def trained(model: KAN, dataset: Dataset, steps: int, *, update_grid: bool = True) -> Trained:
+def trained(
+    model: KAN, dataset: Dataset, steps: int, deadline: float, *, update_grid: bool = True
+) -> Trained:
     """The model after `fit` without penalty, in place."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), suppress(TimeIsOver):
         # a start from which training fails is one of several
         warnings.simplefilter("ignore", RuntimeWarning)
-        model.fit(dataset, steps=steps, log=0, update_grid=update_grid)
+        model.fit(dataset, steps=steps, log=0, update_grid=update_grid, metrics=[_clock(deadline)])
     with torch.no_grad():
         difference = model(dataset["train_input"]) - dataset["train_label"]
     error, labels = difference.square().mean().item(), difference.numel()
@@ -91,6 +117,17 @@ def trained(model: KAN, dataset: Dataset, steps: int, *, update_grid: bool = Tru
     )
     noise = error * labels / (labels - parameters) if labels > parameters else math.inf
     return Trained(model, error, noise)
+
+
+def _clock(deadline: float) -> Callable[[], float]:
+    """What `fit` calls after each step, to end there when the time is over."""
+
+    def clock() -> float:
+        if is_over(deadline):
+            raise TimeIsOver
+        return 0.0
+
+    return clock
 
 
 def _renewed(model: KAN, seed: int) -> KAN:

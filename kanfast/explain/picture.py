@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import sympy
 from matplotlib.figure import Figure
-from matplotlib.mathtext import MathTextParser
 
 from kanfast import plot
-from kanfast.explain.report import Explanation, latex, named
+from kanfast.explain.report import THIN, Explanation, named
+from kanfast.plot.text import check_names, is_math, text_width
+from kanfast.symbolic.writing import latex, latex_name, quoted, text
 
 _SIZE = (10.0, 5.2)
-_LONGEST = 90
+_WIDTH = 9.6  # inches, of the heading
+_FONTS = (15.0, 13.0, 11.0, 9.0)
+_FEW_DIGITS = (3, 2)
 
 
 def picture(
@@ -23,27 +26,46 @@ def picture(
     names = report.formula.inputs if in_vars is None else in_vars
     outputs = named(report.rounded, out_vars)
     figure = Figure(figsize=_SIZE, facecolor="white")
-    heading = "\n".join(_line(name, output) for name, output in outputs)
-    figure.text(0.5, 0.97, heading, ha="center", va="top", fontsize=15)
-    labels = [sympy.Symbol(name) for name, _ in outputs] if out_vars is None else out_vars
+    for k, (name, output) in enumerate(outputs):
+        line, font = _fitting(name, _shorter_and_shorter(report, k, output))
+        figure.text(
+            0.5, 0.97 - 0.065 * k, line, ha="center", va="top", fontsize=font,
+            parse_math=is_math(line),
+        )  # fmt: skip
+    labels = [sympy.Symbol(name) for name, _ in outputs]
+    labels = labels if out_vars is None else check_names("out_vars", out_vars, len(outputs))
     top = 0.86 - 0.06 * (len(report.rounded.outputs) - 1)
     for left, model, title, accuracy in (
         (0.0, report.numeric, "as learned", report.numeric_accuracy),
-        (0.5, report.symbolic, "as a formula", report.formula_accuracy),
+        (0.5, report.symbolic, "as a formula", report.rounded_accuracy),
     ):
         axes = figure.add_axes((left, 0.0, 0.5, top))
         plot.network(
-            model, report.samples, in_vars=names, out_vars=labels,
+            model, model.samples, in_vars=names, out_vars=labels,
             title=f"{title}: test RMSE {accuracy.rmse:.1e}", ax=axes,
         )  # fmt: skip
     return figure
 
 
+def _shorter_and_shorter(report: Explanation, k: int, output: sympy.Expr) -> Iterator[sympy.Expr]:
+    yield output
+    for digits in _FEW_DIGITS:
+        yield report.formula.significant(digits).outputs[k]
+
+
+def _fitting(name: str, forms: Iterator[sympy.Expr]) -> tuple[str, float]:
+    """The first of these forms that the picture has room for, whole, and its font's size."""
+    operations = 0
+    for form in forms:
+        operations = operations or int(form.count_ops())
+        line = _line(name, form)
+        for font in _FONTS:
+            if text_width(line, font) <= _WIDTH:
+                return line, font
+    return f"{quoted(name)} = a formula of {operations} operations", _FONTS[0]
+
+
 def _line(name: str, output: sympy.Expr) -> str:
-    left = name.strip("$") if name.startswith("$") else sympy.latex(sympy.Symbol(name))
-    text = f"${left} = {latex(output)}$"
-    try:
-        MathTextParser("path").parse(text)
-    except ValueError:  # Matplotlib knows a part of LaTeX only
-        text = f"{name} = {output}"
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 4].replace("$", "") + " ..."
+    left = name[1:-1] if is_math(name) else latex_name(name)
+    line = f"${left} = {latex(output, mul_symbol=THIN)}$"
+    return line if is_math(line) else f"{quoted(name)} = {text(output)}"

@@ -3,16 +3,15 @@
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
 from numpy.typing import NDArray
-from sympy.core.function import AppliedUndef
 from torch import Tensor
 
+from .evaluating import evaluate
 from .expressions import expanded, round_expr, round_significant, scaled, simplest
 from .function import SymbolicFunction
 from .writing import latex, text
@@ -38,7 +37,7 @@ class SymbolicEdge:
         """
         argument = scaled(x, _number(self.a)) + _number(self.b)
         constant, rest = argument.as_coeff_Add()
-        if abs(constant) > _LARGEST_EXPONENT:
+        if abs(constant) > _LARGEST_EXPONENT and self.function.sympy_fun(x).has(sympy.exp):
             argument = rest + sympy.Rational(f"{float(constant):.15g}")
         value = self.function.sympy_fun(argument)
         return scaled(value, _number(self.c)) + _number(self.d)
@@ -175,10 +174,10 @@ class Formula:
         if x.shape[-1:] != (len(self.inputs),):
             raise ValueError(f"expected x of shape [..., {len(self.inputs)}], got {tuple(x.shape)}")
         columns = np.moveaxis(x.detach().to("cpu", torch.float64).numpy(), -1, 0)
+        own = {function.name: _numpy_form(function) for function in self.functions}
         result = np.empty((*x.shape[:-1], len(self.outputs)))
-        with np.errstate(all="ignore"):
-            for k, output in enumerate(self.outputs):
-                result[..., k] = _real(_evaluator(output, self.inputs, self.functions)(*columns))
+        for k, output in enumerate(self.outputs):
+            result[..., k] = evaluate(output, self.inputs, list(columns), own)
         return torch.from_numpy(result).to(x.device)
 
     def __str__(self) -> str:
@@ -259,39 +258,10 @@ def _number(value: float) -> sympy.Expr:
     return sympy.Integer(int(number)) if number.is_integer() else sympy.Float(number)
 
 
-def _evaluator(
-    output: sympy.Expr, inputs: Sequence[sympy.Symbol], functions: Sequence[SymbolicFunction]
-) -> Callable[..., Any]:
-    """The expression as a function of NumPy arrays; variables and functions may have any name.
-
-    Functions that SymPy does not know are evaluated by their torch forms.
-    """
-    places = {symbol: symbol.as_dummy() for symbol in inputs}
-    forms = {f.name: (f"_function_{k}", _numpy_form(f)) for k, f in enumerate(functions)}
-    expr = output.xreplace(places).replace(
-        lambda part: isinstance(part, AppliedUndef) and part.func.__name__ in forms,
-        lambda part: sympy.Function(forms[part.func.__name__][0])(*part.args),
-    )
-    modules: list[Any] = [dict(forms.values()), "numpy"]
-    if find_spec("scipy"):  # for the special functions of a user's own SymPy forms
-        modules.insert(1, "scipy")
-    evaluator: Callable[..., Any] = sympy.lambdify(list(places.values()), expr, modules=modules)
-    return evaluator
-
-
-def _real(value: Any) -> NDArray[np.float64]:
-    """Values that are not real as NaN."""
-    array = np.asarray(value)
-    if np.iscomplexobj(array):
-        array = np.where(array.imag == 0, array.real, np.nan)
-    return array.astype(np.float64)
-
-
 def _numpy_form(function: SymbolicFunction) -> Callable[[Any], NDArray[np.float64]]:
-    def evaluate(x: Any) -> NDArray[np.float64]:
-        values: NDArray[np.float64] = function(
-            torch.as_tensor(np.asarray(x, dtype=np.float64))
-        ).numpy()
-        return values
+    def values(x: Any) -> NDArray[np.float64]:
+        given = torch.as_tensor(np.asarray(x, dtype=np.float64))
+        made: NDArray[np.float64] = function(given).numpy()
+        return made
 
-    return evaluate
+    return values

@@ -48,7 +48,7 @@ def quoted(name: str) -> str:
 
 def text(expr: sympy.Basic) -> str:
     """An expression in Python's notation, with names in backticks where they need them."""
-    return str(_Text().doprint(expr))
+    return str(_Text({"full_prec": False}).doprint(expr))
 
 
 def latex_name(name: str) -> str:
