@@ -35,14 +35,18 @@ class Budget:
     @property
     def networks(self) -> float:
         """When networks that are about to be trained have to be ready."""
-        now = time.monotonic()
-        return now + _NETWORKS * max(0.0, self.search - now)
+        return part_of(self.search, _NETWORKS)
 
     @property
     def finish(self) -> float:
         """When constants have to be simple, half of the time that is left now."""
-        now = time.monotonic()
-        return now + 0.5 * max(0.0, self.end - now)
+        return part_of(self.end, 0.5)
+
+
+def part_of(deadline: float, share: float) -> float:
+    """When this share of the time from now to a deadline is over."""
+    now = time.monotonic()
+    return now + share * max(0.0, deadline - now)
 
 
 def is_over(deadline: float) -> bool:

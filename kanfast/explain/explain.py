@@ -30,7 +30,7 @@ import torch
 
 from kanfast.explain import networks
 from kanfast.explain.batch import Batch
-from kanfast.explain.budget import Budget, is_over
+from kanfast.explain.budget import Budget, is_over, part_of
 from kanfast.explain.finish import Attempt, finish
 from kanfast.explain.lines import line
 from kanfast.explain.names import Names
@@ -59,6 +59,7 @@ Show = Callable[[str | None], None]
 
 _GUESS_ROWS = 256
 _FAR_WORSE = 100.0  # in mean square error
+_GUESSES = 0.3  # of the time that is left, for starts of a search
 _READ = 3  # networks of a size that formulas are read off
 _AS_GOOD = 1.1  # as the best network, in mean square error without what parameters save
 _PASSES = 3
@@ -188,10 +189,11 @@ def _attempts(
             fine.sort(key=lambda network: network.error)
             noise = min(noise, *(network.noise for network in fine))
             rows = problem.features[:_GUESS_ROWS]
-            starts = [simple, guesses(fine[0].model, rows, functions, budget.search)]
+            guessed = part_of(budget.search, _GUESSES)
+            starts = [simple, guesses(fine[0].model, rows, functions, guessed)]
             for network in fine[1:]:
-                if not is_over(budget.search):
-                    starts.append(guesses(network.model, rows, functions, budget.search))
+                if not is_over(guessed):
+                    starts.append(guesses(network.model, rows, functions, guessed))
             ranking = search(
                 Batch.join(starts), problem.x, problem.y, problem.floor, budget.search,
                 _reporter(show, size),

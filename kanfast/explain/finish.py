@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kanfast.explain.batch import NONE, Batch
-from kanfast.explain.budget import Budget, is_over
+from kanfast.explain.budget import Budget, is_over, part_of
 from kanfast.explain.constants import simplified
 from kanfast.explain.marquardt import fit
 from kanfast.explain.moves import substitutes
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 _MOST_DIGITS = 15  # significant ones, of a double
 _EXACT_DIGITS = 10  # that are written for a formula to be exact as it is written
 _AS_SCORED = 2.0  # times the error that a formula was chosen by, that it may have as it is written
-_NUMBERS = 2**24  # in the largest tensor
+_NUMBERS = 2**22  # in the largest tensor
 _SHARE = 1e-3  # of the labels' deviation, that rounding may add to the error
 _ALTERNATIVES = 6
 _SAME = 1e-6  # formulas that differ by less of the labels' deviation are the same
@@ -178,16 +178,10 @@ def _simple(one: Batch, problem: Problem, rows: _Written, deadline: float) -> Ba
     """The network in the formula's units, in standard form and with simple constants."""
     network, fixed = tidied(_as_written(one, problem))
     x, y = problem.written
-    spread = problem.outputs[1]
-    simple, frozen = simplified(network, fixed, x, y, spread, problem.floor, deadline)
-    if len(rows.x) <= len(x) or is_over(deadline):
-        return simple
-    # all rows have their say about the constants that are not simple
-    most = _NUMBERS // simple.parameters().shape[1]
-    x, y = rows.x[:most], rows.y[:most]
-    x = x[:, problem.columns]
-    whole, _ = fit(simple, x, y, 10, frozen=frozen, scale=spread, deadline=deadline)
-    return whole
+    if len(rows.x) > len(x):  # than those of the search: all of them have their say
+        every = -(-len(rows.x) * network.parameters().shape[1] // _NUMBERS)
+        x, y = rows.x[::every, problem.columns], rows.y[::every]
+    return simplified(network, fixed, x, y, problem.outputs[1], problem.floor, deadline)[0]
 
 
 def _accuracy(predicted: Tensor, y: Tensor) -> Accuracy:
@@ -281,7 +275,7 @@ def _edge_reports(one: Batch, problem: Problem, budget: Budget) -> tuple[EdgeRep
     reports = []
     x, y = problem.x[:_ROWS], problem.y[:_ROWS]
     deadline = budget.finish
-    for (l, o, i), others in substitutes(one, x[:THIN]) if not is_over(deadline) else ():
+    for (l, o, i), others in substitutes(one, x[:THIN], part_of(deadline, 0.5)):
         if is_over(deadline):
             break
         others, _ = fit(others, x[:THIN], y[:THIN], 30, deadline=deadline)

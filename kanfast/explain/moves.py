@@ -58,11 +58,11 @@ def removals(one: Batch, x: Tensor) -> tuple[list[list[Edge]], Batch]:
     return groups, Batch.join(smaller) if smaller else one.take([])
 
 
-def substitutes(one: Batch, x: Tensor) -> list[tuple[Edge, Batch]]:
+def substitutes(one: Batch, x: Tensor, deadline: float = math.inf) -> list[tuple[Edge, Batch]]:
     """For each edge of a network (a batch of 1), one network with each function there."""
     if all((table == NONE).all() for table in one.tables):
         return []
-    members, fits, _ = _present(one, x)
+    members, fits, _ = _present(one, x, deadline)
     return [(edge, _replaced(one, [edge], [row], fits)) for row, (_, edge) in enumerate(members)]
 
 

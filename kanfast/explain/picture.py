@@ -9,9 +9,9 @@ import sympy
 from matplotlib.figure import Figure
 
 from kanfast import plot
-from kanfast.explain.report import THIN, Explanation, named
+from kanfast.explain.report import Explanation, in_latex, named
 from kanfast.plot.text import check_names, is_math, text_width
-from kanfast.symbolic.writing import latex, latex_name, quoted, text
+from kanfast.symbolic.writing import latex_name, quoted, text
 
 _SIZE = (10.0, 5.2)
 _WIDTH = 9.6  # inches, of the heading
@@ -67,5 +67,5 @@ def _fitting(name: str, forms: Iterator[sympy.Expr]) -> tuple[str, float]:
 
 def _line(name: str, output: sympy.Expr) -> str:
     left = name[1:-1] if is_math(name) else latex_name(name)
-    line = f"${left} = {latex(output, mul_symbol=THIN)}$"
+    line = f"${left} = {in_latex(output)}$"
     return line if is_math(line) else f"{quoted(name)} = {text(output)}"

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from kanfast.nn.kan import KAN
 
 
-THIN = r" \, "
-"""A thin space between factors, in LaTeX: names may have several letters."""
-
 _UNCERTAIN_BITS = 5.0
 
 
@@ -167,8 +164,7 @@ class Explanation:
 
     def _repr_latex_(self) -> str:
         lines = [
-            rf"{latex_name(name)} &= {latex(output, mul_symbol=THIN)}"
-            for name, output in named(self.rounded)
+            rf"{latex_name(name)} &= {in_latex(output)}" for name, output in named(self.rounded)
         ]
         return "$\\displaystyle \\begin{aligned}" + r" \\ ".join(lines) + "\\end{aligned}$"
 
@@ -183,6 +179,12 @@ def named(formula: Formula, out_vars: Sequence[Any] | None = None) -> list[tuple
         letter = "f" if any(str(v) == "y" for v in formula.inputs) else "y"
         out_vars = [letter] if count == 1 else [f"{letter}_{k}" for k in range(1, count + 1)]
     return list(zip(map(str, out_vars), formula.outputs, strict=True))
+
+
+def in_latex(expr: sympy.Expr) -> str:
+    """LaTeX with a thin space between factors, as names may have several letters, or with a dot."""
+    plain = all(symbol.name[:1].isalpha() for symbol in expr.free_symbols)
+    return latex(expr, mul_symbol=r" \, " if plain else "dot")
 
 
 def three_digits(formula: Formula) -> Formula:

@@ -5,16 +5,17 @@ and a mean square error e relative to the variance of the labels,
 
     n/2 log2(e + floor) + p/2 log2(n) + 2 (sum of the complexities of all functions)
         + sum over edges of max(0, log2(max |c f|) - log2(max |c f - mean|) - 4)
-        + 64 n if it cannot be used
+        + p (p + 1) / (n - p - 1) / ln 2 + 64 n if it cannot be used
 
 and the lowest wins (Rissanen, "Modeling by shortest data description", 1978; the first two terms
-are Schwarz's criterion in bits). So on noisy data a function has to earn its place, and where a
+are Schwarz's criterion in bits; the last but one is what Hurvich and Tsai add to Akaike's for few
+labels). So on noisy data a function has to earn its place, and where a
 formula fits exactly, nothing that is off by a billionth can compete with it: `floor` is what
 rounding leaves of an exact formula. The last term is for functions that are used as a line or a
 parabola (sin of a tiny frequency, a pole far away): large numbers that nearly cancel take so many
 more digits. A formula cannot be used if arguments of its functions leave their domains on the rows,
 if there is a pole between the rows (unless it is exact: then the data show that pole), or if it has
-as many parameters as there are labels. The mean of the labels is better than that.
+as many parameters as there are labels, or one less. The mean of the labels is better than that.
 """
 
 from __future__ import annotations
@@ -60,9 +61,13 @@ def description_length(
     accuracy = labels / 2 * torch.log2(errors + floor)
     cancelled, outside, beside_poles = _looked_at(batch, x)
     unusable = outside | (beside_poles & (errors > EXACT * floor))
-    unusable |= free_parameters(batch) >= max(labels, batch.width[-1] + 1)
+    parameters = free_parameters(batch)
+    left = labels - parameters - 1  # of few labels, a formula with many parameters says little
+    unusable |= (left <= 0) & (parameters > batch.width[-1])
+    small = parameters * (parameters + 1) / left.clamp_min(1) / math.log(2)
     return (
         accuracy
+        + small
         + price(batch, labels)
         + cancelled
         + torch.where(unusable, _UNUSABLE_BITS * labels, 0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kanfast.explain.batch import NONE, Batch
-from kanfast.explain.budget import is_over
+from kanfast.explain.budget import is_over, part_of
 from kanfast.explain.marquardt import fit
 from kanfast.explain.moves import neighbours, removals
 from kanfast.explain.score import EXACT, description_length
@@ -132,7 +132,8 @@ def _beam(batch: Batch) -> int:
 def evaluate(batch: Batch, x: Tensor, y: Tensor, floor: float, deadline: float) -> Ranking:
     """The best of the batch after least squares: of all on few rows, then of the best on all."""
     for iterations, kept in ((12, 4 * _KEPT), (40, _KEPT)):
-        batch, errors = fit(batch, x[:THIN], y[:THIN], iterations, deadline=deadline)
+        half = part_of(deadline, 0.5)
+        batch, errors = fit(batch, x[:THIN], y[:THIN], iterations, deadline=half)
         scores = description_length(batch, errors, x[:THIN], y.numel(), floor)
         order = scores.argsort(stable=True)
         batch = batch.take(order[:kept])

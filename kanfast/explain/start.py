@@ -39,6 +39,8 @@ def guesses(
     the deadline no further functions are fitted.
     """
     live = live_edges(model, symbolic=False)
+    if not live:
+        return Batch.empty(functions, model.width, 1)
     inputs, outputs = edge_samples(model, live, x)
     edges = [(l, o, i) for l, i, o in live]
     fits = fit_affine(inputs, outputs, functions, deadline=deadline)

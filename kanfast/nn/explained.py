@@ -47,12 +47,13 @@ class ExplainedStack(SymbolicStack):
 
         Args:
             dataset: train_input, train_label, test_input, test_label, on the model's device: see
-                `kanfast.create_dataset`. Labels are best of the order of 1, as for `fit`. The test
-                rows only measure accuracies.
+                `kanfast.create_dataset`. In any units: columns far from the order of 1 are trained
+                on in others. The test rows only measure accuracies.
             lib: The functions a formula may have: names or functions of the default library, or a
                 `Library`; all of the default one if None.
             var: Names or SymPy symbols of all features; x_1, x_2, ... if None.
-            digits: Decimals of `Explanation.rounded`; if None the fewest, from 2 to 6, that add no
+            digits: Significant digits of `Explanation.rounded`; if None the fewest, from 2 on, with
+                which an exact formula is exact, if they are no more than 10, else those that add no
                 more than a tenth, plus a thousandth of the labels' deviation, to the training
                 error.
             normalizer, output_normalizer: Means and standard deviations of the features and labels,
@@ -61,13 +62,14 @@ class ExplainedStack(SymbolicStack):
             lamb: The penalty of the first training, as in `fit`, but in units of the variance of
                 the labels.
             restarts: How many networks of each size start from new parameters.
-            seconds: After so many seconds nothing new is begun; finishing may take some more.
+            seconds: Time for all of it. Parts that take time look at the clock; the first steps of
+                each, and what is imported in the first call, are not interrupted.
             seed: Of the new parameters.
             log: 0 for no progress bar.
 
         Raises:
-            ValueError: Symbolic edges in this model, NaN or infinite values in the dataset, labels
-                that are all the same, or arguments that make no sense.
+            ValueError: Symbolic edges in this model, NaN or infinite values in the dataset, or
+                arguments that make no sense.
             KeyError: A function the library does not have.
         """
         from kanfast.explain import explain as explaining

@@ -67,5 +67,8 @@ class _Code(_Printer):  # type: ignore[misc, valid-type]  # SymPy is not typed
         arguments = ", ".join(map(self._print, expr.args))
         return f"{self._own[expr.func.__name__]}({arguments})"
 
+    def _print_ComplexInfinity(self, expr: sympy.Expr) -> str:
+        return "numpy.nan"
+
     def _print_Integer(self, expr: sympy.Integer) -> str:
         return repr(float(expr)) if abs(expr) > _LARGEST_INTEGER else str(expr)
