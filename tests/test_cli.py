@@ -254,18 +254,6 @@ def test_an_extra_that_lacks_something_itself(
     assert not isinstance(raised.value, extras.MissingExtra)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "p.png").symlink_to("/dev/full")
-    table = write(tmp_path / "t.csv")
-    code, _, err = run(
-        *("compare", "--csv", table, "--target", "c", "--epochs", 1),
-        *("--device", "cpu", "--output", tmp_path / "p.png"),
-    )
-    assert code == 2
-    assert err.endswith(f"cannot write {tmp_path / 'p.png'}: No space left on device\n")
-
-
 @pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens where there is no GPU")
 def test_triton_without_a_gpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     triton = pytest.importorskip("triton")

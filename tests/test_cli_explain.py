@@ -9,9 +9,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-import torch
 
-from kanfast import create_dataset_from_data
 from kanfast.cli.data import InputError, numbers
 
 Run = Callable[..., tuple[int, str, str]]
@@ -107,38 +105,11 @@ def test_missing_extra(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert 'matplotlib is not installed: pip install "kanfast[run]"' in err
 
 
-def test_one_value_in_the_training_rows(run: Run, tmp_path: Path) -> None:
-    index = torch.arange(40)[:, None]
-    tested = int(create_dataset_from_data(index, index, seed=0)["test_input"][0])
-    cells = [f"{row},{int(row == tested)}" for row in range(40)]
-    (tmp_path / "t.csv").write_text("\n".join(["a,b", *cells]) + "\n")
-    code, out, err = run("explain", "--csv", tmp_path / "t.csv", "--target", "b", "--seed", 0)
-    assert (code, out) == (2, "")
-    assert "t.csv has one value in 'b' in all of its training rows, 0: nothing to learn" in err
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_picture_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "p.png").symlink_to("/dev/full")
-    cells = [f"{row},{2 * row}" for row in range(40)]
-    (tmp_path / "t.csv").write_text("\n".join(["a,b", *cells]) + "\n")
-    code, out, err = run(
-        *("explain", "--csv", tmp_path / "t.csv", "--target", "b", "--hidden", 1),
-        *("--functions", "x", "--seconds", 60, "--output", tmp_path / "p.png"),
-    )
-    assert (code, out) == (2, "")
-    assert err.endswith(f"cannot write {tmp_path / 'p.png'}: No space left on device\n")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("a,b,c\n" + "1,2,3\n" * 19, "has 19 rows: give at least 20"),
         ("a,b,c\n" + "1,2,3\n" * 20, "has one value in 'a', 1.0: leave it out with --drop"),
-        (
-            "a,b,c\n" + "".join(f"{i},{-i},3\n" for i in range(20)),
-            "has one value in 'c', 3.0: nothing to learn",
-        ),
     ],
 )
 def test_tables_without_information(tmp_path: Path, text: str, message: str) -> None:

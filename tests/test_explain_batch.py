@@ -179,7 +179,8 @@ def test_price_by_hand() -> None:
     assert price(one, 1024).item() == 2 * (2 + 2 + 2) + 7 * 5
     x = rows()
     bits = description_length(one, torch.tensor([0.25]).double(), x, 1024, 1e-30)
-    assert bits.item() == pytest.approx(-1024 + 47)
+    few = 7 * 8 / (1024 - 7 - 1) / math.log(2)
+    assert bits.item() == pytest.approx(-1024 + 47 + few)
 
 
 def test_functions_used_as_lines_and_parabolas_are_dearer() -> None:
@@ -288,7 +289,7 @@ def simple(layers: Network, y: Tensor, x: Tensor, width: list[int]) -> Tensor:
     scale = y.std(0)
     fitted, _ = fit(one, x, y, 60, scale=scale)
     tidy, fixed = tidied(fitted)
-    found = simplified(tidy, fixed, x, y, scale, 1e-22)
+    found = simplified(tidy, fixed, x, y, scale, 1e-22)[0]
     return found.parameters()[0][found.free()[0]]
 
 
@@ -306,3 +307,14 @@ def test_constants_become_simple_within_the_noise() -> None:
     y = 1.7 * torch.sin(2 * x) + 0.01 * noise
     start: Network = [{(0, 0): ("sin", (1.9, 0.1, 1.6, 0.1))}]
     assert simple(start, y, x, [1, 1]).tolist() == [2.0, 0.0, 1.7, 0.0]
+
+
+def test_networks_of_different_sizes_are_joined() -> None:
+    """As nodes without edges: every network has the values that it had."""
+    one, other = (random_networks(3, [2, n, 1], functions()) for n in (3, 2))
+    x = torch.rand(20, 2, dtype=torch.float64)
+    joined = Batch.join([one, other])
+    assert joined.width == [2, 3, 1]
+    values = torch.cat([one.nodes(x)[-1], other.nodes(x)[-1]])
+    torch.testing.assert_close(joined.nodes(x)[-1], values)
+    torch.testing.assert_close(joined.jacobian(x)[0], values)

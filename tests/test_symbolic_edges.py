@@ -7,6 +7,7 @@ import re
 import pytest
 import torch
 
+from kanfast import KAN
 from kanfast.symbolic.edges import SymbolicEdges
 from kanfast.symbolic.library import Library, default_library
 
@@ -136,6 +137,56 @@ def test_state_dict_is_loaded_from_a_file_without_pickled_code(tmp_path):
     other = SymbolicEdges(5, 7, dtype=torch.float64)
     other.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
     assert other.functions == module.functions
+
+
+def test_state_is_made_of_tensors(tmp_path):
+    """So that formats without code, such as safetensors, hold it."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    module = filled()
+    state = module.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    safetensors.save_file(state, tmp_path / "state.safetensors")
+    other = SymbolicEdges(5, 7, dtype=torch.float64)
+    other.load_state_dict(safetensors.load_file(tmp_path / "state.safetensors"))
+    assert other.functions == module.functions
+    x = torch.rand(4, 5, dtype=torch.float64)
+    torch.testing.assert_close(other(x), module(x), rtol=0, atol=0)
+
+
+def test_a_model_with_symbolic_edges_as_safetensors(tmp_path):
+    safetensors = pytest.importorskip("safetensors.torch")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model, other = KAN([2, 3, 1]), KAN([2, 3, 1])
+    model.fix_symbolic(0, 1, 2, "sin", fit_params_bool=False)
+    model.fix_symbolic(1, 0, 0, "1/x^2", fit_params_bool=False)
+    model.layers[0].symbolic.affine.data[2, 1] = torch.tensor([2.0, 0.5, 3.0, 0.1])
+    safetensors.save_file(model.state_dict(), tmp_path / "model.safetensors")
+    other.load_state_dict(safetensors.load_file(tmp_path / "model.safetensors"))
+    x = torch.rand(9, 2)
+    torch.testing.assert_close(other(x), model(x), rtol=0, atol=0)
+
+
+def test_states_of_older_versions_are_loaded():
+    module, other = filled(), SymbolicEdges(5, 7, dtype=torch.float64)
+    state = module.state_dict()
+    names = [[o, i, f.name] for (o, i), f in sorted(module.functions.items())]
+    other.load_state_dict({**state, "_extra_state": {"functions": names}})
+    assert other.functions == module.functions
+
+
+@pytest.mark.parametrize(
+    "state",
+    [torch.zeros(0, dtype=torch.uint8), torch.tensor([255]), torch.tensor([300]), {"edges": []},
+     torch.tensor(list(b"[1]"), dtype=torch.uint8), {"functions": [[0, 0]]}],
+    ids=["empty", "no text", "no bytes", "no functions", "no dict", "no name"],
+)  # fmt: skip
+def test_a_state_that_is_something_else(state):
+    module = filled()
+    before = module.functions
+    with pytest.raises(ValueError, match="must hold the text of get_extra_state as bytes"):
+        module.set_extra_state(state)
+    assert module.functions == before
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,10 @@ import time
 import pytest
 import sympy
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from kanfast.symbolic.expressions import expanded, round_expr, simplest, simplify, snap
+from kanfast.symbolic.expressions import _expansion, expanded, round_expr, simplest, simplify, snap
 from kanfast.symbolic.formula import Formula, SymbolicEdge, SymbolicLayer, compose
 from kanfast.symbolic.library import Library, default_library
 
@@ -253,3 +255,36 @@ def test_simplify_is_ended_in_time():
 def test_errors_of_expressions(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "expr",
+    [
+        (sympy.sin(x) + 1.1 * sympy.sqrt(y) + 0.7 * x * y + 1.3) ** sympy.Rational(45, 2),
+        (sympy.sin(x) + sympy.sqrt(y) + x * y + 1) ** sympy.Rational(-45, 2),
+        (sympy.sin(x) + sympy.sqrt(y) + x * y + 1) ** -30,
+        sympy.exp((x + y + sympy.sin(x) + 1) ** sympy.Rational(61, 3)),
+        ((x + y + 1) ** sympy.Rational(9, 2) + sympy.log(x)) ** sympy.Rational(9, 2),
+    ],
+    ids=["root", "reciprocal root", "reciprocal", "within a function", "nested"],
+)
+def test_powers_of_sums_are_not_multiplied_out_without_end(expr):
+    start = time.monotonic()
+    assert Formula((expr,), (x, y)).rounded(2).inputs == (x, y)
+    assert expanded(expr) == expr
+    assert time.monotonic() - start < 5
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_no_expansion_has_more_terms_than_were_counted(data):
+    """Against what SymPy's expand does, for exponents of every kind."""
+    exponents = st.builds(sympy.Rational, st.integers(-9, 9), st.integers(1, 4))
+    terms = st.sampled_from([x, y, sympy.sin(x), sympy.Integer(1), sympy.sqrt(y), x * y])
+    sums = st.lists(terms, min_size=2, max_size=3, unique=True).map(lambda t: sympy.Add(*t))
+    powers = st.builds(sympy.Pow, sums, exponents)
+    expr = data.draw(st.lists(powers, min_size=1, max_size=2).map(lambda p: sympy.Mul(*p)))
+    hints = {"power_base": False, "power_exp": False, "log": False}
+    parts = sympy.preorder_traversal(sympy.expand(expr, **hints))
+    largest = max(len(part.args) if part.is_Add else 1 for part in parts)
+    assert largest <= _expansion(expr)

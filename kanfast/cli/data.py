@@ -21,6 +21,12 @@ MAX_CLASSES = 20
 MIN_ROWS = 20
 """Fewer rows than this leave splits too small to say anything."""
 
+MISSING = frozenset(
+    "|-|--|.|?|na|n/a|n.a.|#na|#n/a|#n/a n/a|<na>|nan|-nan|+nan|1.#qnan|-1.#qnan|1.#ind|-1.#ind"
+    "|null|nil|none|nat|missing|#null!|#value!|#div/0!|#num!|#ref!|#name?".split("|")
+)
+"""Cells without a value, in lower case: in features and targets, of numbers and of words."""
+
 
 class InputError(ValueError):
     """What the user gave cannot be used; the message is one line and says what to do instead."""
@@ -116,25 +122,31 @@ def table(
 ) -> Data:
     """Read a CSV file: commas, UTF-8, column names in the first line, a number in every feature.
 
+    Lines without anything on them are passed over. A column without a name is called "column 3".
+
     Args:
         path: the file.
         target: the column to predict.
         drop: columns to leave out.
-        task: what to predict. `None` takes a classification when the target holds something other
-            than numbers, or at most `MAX_CLASSES` different whole numbers, else a regression.
+        task: what to predict. `None` takes a classification when the target holds words, or at
+            most `MAX_CLASSES` different whole numbers, and a regression when it holds other
+            numbers.
         seed: of the split.
 
     Raises:
-        InputError: the file or the named columns cannot be used.
+        InputError: the file or the named columns cannot be used, a value is missing (`MISSING`), or
+            the task is in doubt: numbers among words, or words most of which are there once.
     """
     _, x, answers = _columns(path, target, drop)
     for row, cell in answers.items():
-        if cell.lower() in ("", "nan"):
-            raise InputError(_missing(path, target, row))
+        _check_present(path, target, row, cell)
     y: NDArray[np.generic] = np.array(list(answers.values()))
     numeric = all(map(_is_number, answers.values()))
-    if task is None:
-        task = "classification" if not numeric or _are_labels(y.astype(float)) else "regression"
+    if task is None and not numeric:
+        _check_classes(path, target, answers)
+        task = "classification"
+    elif task is None:
+        task = "classification" if _are_labels(y.astype(float)) else "regression"
     if numeric or task == "regression":
         y = np.array([_number(path, target, row, cell) for row, cell in answers.items()])
     return prepare(path.name, x, y, task, seed)
@@ -146,16 +158,17 @@ def numbers(
     """Read a CSV file as `table` does, for a regression: features' names, x [N, F] and y [N].
 
     Raises:
-        InputError: the file or the named columns cannot be used, or a column has one value only.
+        InputError: the file or the named columns cannot be used, or a feature has one value only.
     """
     names, x, answers = _columns(path, target, drop)
     y = np.array([_number(path, target, row, cell) for row, cell in answers.items()])
     if len(x) < MIN_ROWS:
         raise InputError(f"{path.name} has {len(x)} rows: give at least {MIN_ROWS}")
-    for name, column in zip((*names, target), (*x.T, y), strict=True):
+    for name, column in zip(names, x.T, strict=True):
         if (column == column[0]).all():
-            advice = "nothing to learn" if name == target else "leave it out with --drop"
-            raise InputError(f"{path.name} has one value in {name!r}, {column[0]}: {advice}")
+            raise InputError(
+                f"{path.name} has one value in {name!r}, {column[0]}: leave it out with --drop"
+            )
     return names, x, y
 
 
@@ -176,18 +189,21 @@ def _columns(
 
 
 def _read(path: Path) -> tuple[list[str], dict[int, list[str]]]:
-    """The column names, and the cells of every line that is not empty by line number."""
+    """The column names, and the cells of every line that is not blank by line number."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            names = [name.strip() for name in next(reader, [])]
-            lines = [(reader.line_num, line) for line in reader if line]
+            present = [(reader.line_num, line) for line in reader if len(line) > 1 or _says(line)]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}; give a CSV file") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from error
-    if not lines:
+    while present and not _says(present[0][1]):
+        del present[0]  # commas alone, above the names
+    if len(present) < 2:
         raise InputError(f"{path} has no rows: the first line names the columns, then the data")
+    (_, header), *lines = present
+    names = [name.strip() or f"column {index}" for index, name in enumerate(header, 1)]
     if len(names) < 2:
         raise InputError(f"{path} has one column: separate the columns by commas")
     twice = sorted({name for name in names if names.count(name) > 1})
@@ -201,10 +217,14 @@ def _read(path: Path) -> tuple[list[str], dict[int, list[str]]]:
     return names, dict(lines)
 
 
+def _says(line: list[str]) -> bool:
+    """Whether there is anything in the cells of a line."""
+    return any(cell.strip() for cell in line)
+
+
 def _number(path: Path, column: str, row: int, cell: str) -> float:
     cell = cell.strip()
-    if not cell or (_is_number(cell) and not math.isfinite(float(cell))):
-        raise InputError(_missing(path, column, row))
+    _check_present(path, column, row, cell)
     if not _is_number(cell):
         raise InputError(
             f"{path}, line {row}: {column!r} holds {cell!r}, not a number;"
@@ -213,8 +233,31 @@ def _number(path: Path, column: str, row: int, cell: str) -> float:
     return float(cell)
 
 
-def _missing(path: Path, column: str, row: int) -> str:
-    return f"{path}, line {row}: no finite value in {column!r}; fill the cell in or remove the line"
+def _check_present(path: Path, column: str, row: int, cell: str) -> None:
+    if cell.lower() in MISSING or (_is_number(cell) and not math.isfinite(float(cell))):
+        stands = f" ({cell!r} stands for none)" if cell else ""
+        raise InputError(
+            f"{path}, line {row}: no finite value in {column!r}{stands};"
+            " fill the cell in or remove the line"
+        )
+
+
+def _check_classes(path: Path, target: str, answers: dict[int, str]) -> None:
+    """InputError where it is doubtful that these words are classes."""
+    advice = "mend it, or say what it is with --task classification"
+    numbers = sum(map(_is_number, answers.values()))
+    row, word = next((row, cell) for row, cell in answers.items() if not _is_number(cell))
+    if numbers:
+        raise InputError(
+            f"{path}, line {row}: {target!r} holds {word!r}, but numbers in {numbers} of"
+            f" {len(answers)} rows: {advice}"
+        )
+    different = len(set(answers.values()))
+    if different > max(2, len(answers) // 2):
+        raise InputError(
+            f"{path}: {target!r} holds {different} different words, such as {word!r}, in"
+            f" {len(answers)} rows: {advice}"
+        )
 
 
 def _is_number(cell: str) -> bool:
@@ -222,7 +265,7 @@ def _is_number(cell: str) -> bool:
         float(cell)
     except ValueError:
         return False
-    return True
+    return "_" not in cell  # which Python allows between digits
 
 
 def _are_labels(values: NDArray[np.float64]) -> bool:

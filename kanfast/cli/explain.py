@@ -10,6 +10,7 @@ import torch
 from kanfast.cli import data
 from kanfast.cli.data import InputError
 from kanfast.cli.options import Commands, check_output, number, require
+from kanfast.cli.output import deliver
 from kanfast.interpret.dataset import create_dataset_from_data
 from kanfast.kan import KAN
 from kanfast.symbolic.library import default_library
@@ -52,16 +53,16 @@ def add(commands: Commands) -> None:
     )
     option(
         "--digits",
-        type=number(int, 0),
+        type=number(int, 1),
         metavar="N",
-        help="decimals of the constants (default: as few as do no harm)",
+        help="significant digits of the constants (default: as few as do no harm)",
     )
     option(
         "--seconds",
         type=number(float, 0, strict=True),
         default=60.0,
         metavar="X",
-        help="begin nothing new after that time (%(default)g)",
+        help="time for all of it (%(default)g)",
     )
     option("--seed", type=number(int, 0), default=0, metavar="N", help="(%(default)s)")
     option("--threads", type=whole, default=1, metavar="N", help="CPU threads (%(default)s)")
@@ -74,12 +75,8 @@ def add(commands: Commands) -> None:
     )
 
 
-def run(options: argparse.Namespace) -> str:
-    """What the command prints.
-
-    Features are scaled to [-1, 1], and the target to mean 0 and deviation 1, of the training rows;
-    formulas are in the units of the table.
-    """
+def run(options: argparse.Namespace) -> None:
+    """Explains the table, prints the formula and draws it."""
     require("tqdm", "matplotlib")
     check_output(options.output)
     library = default_library()
@@ -92,35 +89,17 @@ def run(options: argparse.Namespace) -> str:
     dataset = create_dataset_from_data(
         torch.from_numpy(x), torch.from_numpy(y)[:, None], seed=options.seed
     )
-    low, high = dataset["train_input"].amin(0), dataset["train_input"].amax(0)
-    middle, half = (low + high) / 2, torch.where(high > low, (high - low) / 2, 1)
-    label = dataset["train_label"]
-    mean, std = label.mean(0), label.std(0, correction=0)
-    if (std == 0).any():
-        raise InputError(
-            f"{options.csv.name} has one value in {options.target!r} in all of its training rows, "
-            f"{label[0].item():g}: nothing to learn"
-        )
-    scaled = {
-        name: (rows - middle) / half if name.endswith("input") else (rows - mean) / std
-        for name, rows in dataset.items()
-    }
     model = KAN([x.shape[1], *options.hidden, 1], options.grid_size, dtype=torch.float64)
     try:
         report = model.explain(
-            scaled,
+            dataset,
             lib=options.functions,
             var=names,
             digits=options.digits,
-            normalizer=(middle, half),
-            output_normalizer=(mean, std),
             seconds=options.seconds,
             seed=options.seed,
         )
     except ValueError as error:
         raise InputError(str(error)) from error
-    try:
-        report.figure(out_vars=[options.target]).savefig(options.output, dpi=120)
-    except OSError as error:
-        raise InputError(f"cannot write {options.output}: {error.strerror}") from error
-    return f"{report.text([options.target])}\n\nPicture: {options.output}"
+    targets = [options.target]
+    deliver(report.text(targets), lambda: report.figure(out_vars=targets), options.output)

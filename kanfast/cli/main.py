@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from kanfast.cli import compare, explain, report
 from kanfast.cli.data import MAX_CLASSES, Data, InputError, Task, digits, table
 from kanfast.cli.options import Parser, check_output, number, require
+from kanfast.cli.output import OutputError, complain, deliver, say
 from kanfast.cli.training import History
 from kanfast.engine import native
 from kanfast.engine.ops import GPU_TYPES, Backend, resolve_backend
@@ -22,15 +22,21 @@ from kanfast.kan import KAN
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the program and return its exit code: 0, or 2 when the input cannot be used."""
-    options = _parser().parse_args(arguments)
+    """Run the program and return its exit code.
+
+    That is 0, or 2 when the input cannot be used or the result not be written, or 130 after Ctrl-C.
+    """
     try:
+        options = _parser().parse_args(arguments)
         if options.command == "explain":
-            print(explain.run(options))
+            explain.run(options)
         else:
             _compare(options)
-    except InputError as error:
-        print(f"kanfast: error: {error}", file=sys.stderr)
+    except (InputError, OutputError) as error:
+        complain("error", error)
+        return 2
+    except OSError as error:  # a temporary folder that is full, a closed standard error
+        complain("error", error)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -131,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
         "--task",
         choices=get_args(Task),
         help="what to predict from FILE (default: classification if the target holds words or at"
-        f" most {MAX_CLASSES} different whole numbers, else regression)",
+        f" most {MAX_CLASSES} different whole numbers, regression if it holds other numbers)",
     )
     add(
         "--output",
@@ -167,7 +173,7 @@ def _compare(options: argparse.Namespace) -> None:
     except RuntimeError as error:
         raise InputError(f"--backend {options.backend}: {error}") from error
     rows = [len(split.x) for split in (data.train, data.validation, data.test)]
-    print(
+    say(
         f"{data.name}: {data.task}, features {data.features}, outputs {data.outputs};"
         " {} training, {} validation and {} test rows".format(*rows)
     )
@@ -178,18 +184,13 @@ def _compare(options: argparse.Namespace) -> None:
             ("MLP", mlp, mlp_widths, "torch"),
         )
     ]
-    try:
-        report.picture(results, data, device, options.output)
-    except OSError as error:
-        raise InputError(f"cannot write {options.output}: {error.strerror}") from error
-    print()
-    print(report.table(results, data, device))
     batch = min(options.batch_size, rows[0])
-    print(
-        f"Rates and memory are for batches of {batch} rows; memory is the most that the tensors of"
-        " two training steps hold at a time."
+    deliver(
+        f"\n{report.table(results, data, device)}\nRates and memory are for batches of {batch}"
+        " rows; memory is the most that the tensors of two training steps hold at a time.",
+        lambda: report.picture(results, data, device),
+        options.output,
     )
-    print(f"Picture: {options.output}")
 
 
 def _device(name: str) -> torch.device:

@@ -10,14 +10,20 @@ from typing import Any, NoReturn, TypeAlias
 
 from kanfast import extras
 from kanfast.cli.data import InputError
+from kanfast.cli.output import complain, say
 
 
 class Parser(argparse.ArgumentParser):
     """Reports a wrong argument in one line; --help has the rest."""
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Help and version."""
+        say(message.rstrip("\n"))
+
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""
-        self.exit(2, f"kanfast: error: {message} (see {self.prog} --help)\n")
+        complain("error", f"{message} (see {self.prog} --help)")
+        self.exit(2)
 
 
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -56,5 +62,11 @@ def check_output(path: Path) -> None:
     known = sorted(FigureCanvasAgg.get_supported_filetypes())
     if path.suffix[1:].lower() not in known:
         raise InputError(f"cannot write {path}: end its name in one of .{', .'.join(known)}")
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
     if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
         raise InputError(f"cannot write {path}: name a file in a folder that exists and is yours")

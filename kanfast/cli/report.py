@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from kanfast.cli.compare import Result
 from kanfast.cli.data import Data, Task
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCORE: dict[Task, str] = {"classification": "accuracy", "regression": "R2"}
 
@@ -52,8 +55,8 @@ def table(results: Sequence[Result], data: Data, device: torch.device) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def picture(results: Sequence[Result], data: Data, device: torch.device, path: Path) -> None:
-    """Loss and validation score over the wall-clock time of the training, written to `path`."""
+def picture(results: Sequence[Result], data: Data, device: torch.device) -> Figure:
+    """Loss and validation score over the wall-clock time of the training."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.2), layout="constrained")
@@ -73,5 +76,6 @@ def picture(results: Sequence[Result], data: Data, device: torch.device, path: P
     figure.suptitle(
         f"{data.name}: {sizes} parameters\n{device_name(device)}, torch {torch.__version__}",
         fontsize=11,
+        parse_math=False,
     )
-    figure.savefig(path, dpi=120)
+    return figure

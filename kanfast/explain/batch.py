@@ -71,8 +71,13 @@ class Batch:
 
     @staticmethod
     def join(batches: Sequence[Batch]) -> Batch:
-        """All networks of batches of the same functions and widths."""
+        """All networks of batches of the same functions, depth, inputs and outputs.
+
+        Networks with fewer hidden nodes than others get nodes without edges.
+        """
         first = batches[0]
+        width = [max(counts) for counts in zip(*(batch.width for batch in batches), strict=True)]
+        batches = [batch.widened(width) for batch in batches]
 
         def joined(lists: list[list[Tensor]]) -> list[Tensor]:
             return [torch.cat(list(layer)) for layer in zip(*lists, strict=True)]
@@ -91,6 +96,30 @@ class Batch:
     def width(self) -> list[int]:
         """Numbers of nodes, inputs to outputs."""
         return [self.tables[0].shape[2], *(table.shape[1] for table in self.tables)]
+
+    def widened(self, width: Sequence[int]) -> Batch:
+        """The same networks with at least as many nodes; those that are new have no edges."""
+        if self.width == list(width):
+            return self
+        wide = Batch.empty(self.functions, width, len(self))
+        for l, table in enumerate(self.tables):
+            _, o, i = table.shape
+            wide.tables[l][:, :o, :i] = table
+            wide.edges[l][:, :o, :i] = self.edges[l]
+            wide.shifts[l][:, :o] = self.shifts[l]
+        return wide
+
+    @property
+    def used_inputs(self) -> list[int]:
+        """The inputs that some network has an edge from."""
+        used: list[int] = (self.tables[0] != NONE).any(0).any(0).nonzero().flatten().tolist()
+        return used
+
+    def of_inputs(self, inputs: Sequence[int]) -> Batch:
+        """The same networks as ones of these inputs; they must not use others."""
+        tables, edges = list(self.tables), list(self.edges)
+        tables[0], edges[0] = tables[0][:, :, list(inputs)], edges[0][:, :, list(inputs)]
+        return Batch(self.functions, tables, edges, self.shifts)
 
     def take(self, rows: Tensor | Sequence[int]) -> Batch:
         """These networks, copied."""

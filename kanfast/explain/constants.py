@@ -1,4 +1,4 @@
-"""Simple constants of a formula: integers, fractions, fractions of pi, decimals."""
+"""Simple constants of a formula: integers, fractions, fractions of pi, few digits."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 from torch import Tensor
 
 from kanfast.explain.batch import Batch
+from kanfast.explain.budget import is_over
 from kanfast.explain.marquardt import fit
 
 _DENOMINATORS = (1, 2, 3, 4, 5, 6, 8, 10)
@@ -16,8 +17,14 @@ _ITERATIONS = 25
 
 
 def simplified(
-    one: Batch, fixed: Tensor, x: Tensor, y: Tensor, scale: Tensor, floor: float
-) -> Batch:
+    one: Batch,
+    fixed: Tensor,
+    x: Tensor,
+    y: Tensor,
+    scale: Tensor,
+    floor: float,
+    deadline: float = math.inf,
+) -> tuple[Batch, Tensor]:
     """The network (a batch of 1) with simple constants wherever the data allow it.
 
     One parameter after another is set to a simple number near it and all others are fitted again.
@@ -31,6 +38,10 @@ def simplified(
         x: [N, inputs]. y: [N, outputs].
         scale: [outputs], the standard deviations of y.
         floor: see `kanfast.explain.score`.
+        deadline: a time.monotonic() after which nothing more is tried.
+
+    Returns:
+        The network, and the parameters [P] that are simple, or were fixed before.
     """
     count = y.numel()
     frozen = fixed.clone()
@@ -48,6 +59,8 @@ def simplified(
     free = best.free()[0] & ~fixed
     kinds = _kinds(best)
     for p in _by_nearness(best, free):
+        if is_over(deadline):
+            break
         start = best.parameters()[0, p].item()
         numbers = _simple_numbers(start, nonzero=kinds[p] in "ac")
         for rank, number in enumerate(numbers, 1):
@@ -60,7 +73,7 @@ def simplified(
                 best, reached = trial, its_bits
                 break
             frozen[p] = False
-    return best
+    return best, frozen
 
 
 def _kinds(batch: Batch) -> str:
@@ -94,4 +107,5 @@ def _all_near(value: float) -> list[float]:
     """Simple numbers next to a value, the simplest first."""
     fractions = [round(value * q) / q for q in _DENOMINATORS]
     of_pi = [round(value * q / math.pi) * math.pi / q for q in _OF_PI]
-    return [fractions[0], of_pi[0], *fractions[1:4], *of_pi[1:], *fractions[4:], round(value, 2)]
+    few_digits = [float(f"{value:.1e}"), float(f"{value:.2e}")]
+    return [fractions[0], of_pi[0], *fractions[1:4], *of_pi[1:], *fractions[4:], *few_digits]

@@ -8,6 +8,7 @@ from typing import Any
 import sympy
 
 from kanfast.symbolic.formula import Formula
+from kanfast.symbolic.writing import latex
 
 
 def named(formula: Formula, out_vars: Sequence[Any] | None = None) -> list[tuple[str, sympy.Expr]]:
@@ -19,6 +20,7 @@ def named(formula: Formula, out_vars: Sequence[Any] | None = None) -> list[tuple
     return list(zip(map(str, out_vars), formula.outputs, strict=True))
 
 
-def latex(expr: sympy.Expr) -> str:
-    """LaTeX, with a thin space between factors: names may have several letters."""
-    return str(sympy.latex(expr, mul_symbol=r" \, "))
+def in_latex(expr: sympy.Expr) -> str:
+    """LaTeX with a thin space between factors, as names may have several letters, or with a dot."""
+    plain = all(symbol.name[:1].isalpha() for symbol in expr.free_symbols)
+    return latex(expr, mul_symbol=r" \, " if plain else "dot")

@@ -9,10 +9,13 @@
    combinations become networks of functions, whose parameters are all fitted to the data together.
    From the best of them a beam search goes on: other functions on an edge or on a group of edges,
    edges and nodes taken away (`start`, `moves`, `search`).
-4. Formulas are compared by their description length (`score`). The search ends when one is exact up
-   to rounding, or as good as the best network is but for its number of parameters (as with noise),
-   or the time is over.
-5. Constants become simple numbers where the data allow it (`tidy`, `constants`).
+4. Formulas are compared by their description length (`score`), with the mean of the labels among
+   them. The search ends when one is exact up to rounding, or as good as the best network is but for
+   its number of parameters (as with noise), or the time is over.
+5. Constants become simple numbers where the data allow it (`tidy`, `constants`), and terms that do
+   nothing leave the formula as it is written (`shorten`).
+
+Columns of unusual size are trained on in other units (`scaling`); formulas are in the data's own.
 """
 
 from __future__ import annotations
@@ -22,9 +25,12 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from kanfast.explain.budget import Budget
+from kanfast.explain.scaling import Scaling, composed
 from kanfast.interpret.dataset import Dataset, check_dataset
 from kanfast.interpret.edges import live_edges
 from kanfast.interpret.progress import progress
+from kanfast.interpret.pruning import prune_input
 from kanfast.nn.network import AnyNetwork
 
 if TYPE_CHECKING:
@@ -63,12 +69,13 @@ def explain(
 
     Args:
         dataset: train_input, train_label, test_input, test_label, on the model's device: see
-            `kanfast.create_dataset`. Labels are best of the order of 1, as for `fit`. The test
-            rows only measure accuracies.
+            `kanfast.create_dataset`. In any units: columns far from the order of 1 are trained
+            on in others. The test rows only measure accuracies.
         lib: The functions a formula may have: names or functions of the default library, or a
             `Library`; all of the default one if None.
         var: Names or SymPy symbols of all features; x_1, x_2, ... if None.
-        digits: Decimals of `Explanation.rounded`; if None the fewest, from 2 to 6, that add no
+        digits: Significant digits of `Explanation.rounded`; if None the fewest, from 2 on, with
+            which an exact formula is exact, if they are no more than 10, else those that add no
             more than a tenth, plus a thousandth of the labels' deviation, to the training
             error.
         normalizer, output_normalizer: Means and standard deviations of the features and labels,
@@ -77,19 +84,21 @@ def explain(
         lamb: The penalty of the first training, as in `fit`, but in units of the variance of
             the labels.
         restarts: How many networks of each size start from new parameters.
-        seconds: After so many seconds nothing new is begun; finishing may take some more.
+        seconds: Time for all of it. Parts that take time look at the clock; the first steps of
+            each, and what is imported in the first call, are not interrupted.
         seed: Of the new parameters.
         log: 0 for no progress bar.
 
     Raises:
-        ValueError: Symbolic edges in this model, NaN or infinite values in the dataset, labels
-            that are all the same, or arguments that make no sense.
+        ValueError: Symbolic edges in this model, NaN or infinite values in the dataset, or
+            arguments that make no sense.
         KeyError: A function the library does not have.
     """
-    from kanfast.explain.attempts import find_formulas
-    from kanfast.explain.finish import finish
+    from kanfast.explain.attempts import find_formulas, is_exact, simplest, some_rows
+    from kanfast.explain.finish import Attempt, finish
     from kanfast.explain.names import Names
-    from kanfast.explain.problem import distinct, problem_of
+    from kanfast.explain.networks import important_inputs, sparsified
+    from kanfast.explain.problem import check_values, distinct, problem_of, rounding_floor
 
     begin = time.monotonic()
     dataset = check_dataset(dataset)
@@ -104,25 +113,45 @@ def explain(
             "or affine maps of nodes; give a KAN without them: products are found as differences "
             "of squares or by logarithms"
         )
-    _check(steps=steps, restarts=restarts, lamb=lamb, seconds=seconds, digits=digits or 0)
-    names = Names(network, var, normalizer, output_normalizer)
+    _check(steps=steps, restarts=restarts, lamb=lamb, seconds=seconds, digits=digits)
+    check_values(dataset)
+    names = Names(network, var, normalizer, output_normalizer, dataset["train_input"])
     functions = distinct(lib)
-    problem = problem_of(dataset, network.input_id, seed)
-    wide = {key: value.detach().double() for key, value in dataset.items()}
+    budget = Budget.of(begin, seconds)
+    scaling = Scaling.of(dataset)
+    wide = scaling.scaled(dataset)
+    units = composed(scaling.inputs, names.features), composed(scaling.outputs, names.outputs)
+    few = some_rows(wide, seed)
     with progress(None, quiet=log == 0) as show:
-        attempts = find_formulas(
-            network.copy().double(), wide, problem, functions, steps, lamb, restarts, seed,
-            begin + seconds, show,
-        )  # fmt: skip
+        floor = rounding_floor(dataset)
+        problem = problem_of(wide, network.input_id, units, floor, seed)
+        simple = simplest(functions, network.width, problem, budget)
+        whole = network.copy().double()
+        show("training with a penalty")
+        sparse = sparsified(whole, few, steps, lamb, budget.first)
+        inputs = important_inputs(sparse, simple[-1].batch.used_inputs)
+        if len(inputs) < sparse.width[0]:
+            whole, sparse = (prune_input(m, active_inputs=inputs) for m in (whole, sparse))
+            problem = problem_of(wide, whole.input_id, units, floor, seed)
+            simple = [ranking.of_inputs(inputs) for ranking in simple]
+        attempts = [Attempt(ranking, sparse) for ranking in simple]
+        if not is_exact(simple[-1], problem):
+            attempts += find_formulas(
+                whole, sparse, simple[-1].batch, few, problem, functions, steps, restarts, seed,
+                budget, show,
+            )  # fmt: skip
         show("constants")
-        return finish(attempts, network, dataset, problem, names, digits, begin)
+        like = whole.to(network.kan_layers[0].grid.dtype)
+        return finish(attempts, like, dataset, scaling, problem, names, digits, budget)
 
 
-def _check(*, steps: int, restarts: int, lamb: float, seconds: float, digits: int) -> None:
+def _check(*, steps: int, restarts: int, lamb: float, seconds: float, digits: int | None) -> None:
     if steps < 1:
         raise ValueError(f"steps must be at least 1, got {steps}")
-    for name, value in (("restarts", restarts), ("lamb", lamb), ("digits", digits)):
+    for name, value in (("restarts", restarts), ("lamb", lamb)):
         if not (value >= 0 and math.isfinite(value)):
             raise ValueError(f"{name} must be 0 or more, got {value}")
+    if digits is not None and digits < 1:
+        raise ValueError(f"digits must be at least 1, got {digits}")
     if not seconds > 0:
         raise ValueError(f"seconds must be above 0, got {seconds}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -10,14 +12,14 @@ from kanfast.nn.edges import Edge
 from kanfast.symbolic.fit import EdgeFits, fit_affine
 
 
-def neighbours(batch: Batch, x: Tensor) -> Batch:
+def neighbours(batch: Batch, x: Tensor, deadline: float = math.inf) -> Batch:
     """All networks that are one move from those of the batch, with parameters to start from.
 
     A move gives one edge, all edges into or out of a node, or all edges of a layer another
     function of the library, fitted to the present curves at the rows of x; or it takes an edge or
-    a hidden node away.
+    a hidden node away. After the deadline, a time.monotonic(), no further functions are fitted.
     """
-    members, fits, means = _present(batch, x)
+    members, fits, means = _present(batch, x, deadline)
     found = []
     for k in range(len(batch)):
         own = {edge: e for e, (owner, edge) in enumerate(members) if owner == k}
@@ -36,13 +38,37 @@ def neighbours(batch: Batch, x: Tensor) -> Batch:
     return joined.take(fresh)
 
 
-def substitutes(one: Batch, x: Tensor) -> list[tuple[Edge, Batch]]:
+def removals(one: Batch, x: Tensor) -> tuple[list[list[Edge]], Batch]:
+    """The edges, and all edges of hidden nodes, of a network, and the networks without each.
+
+    What is taken away leaves its mean at the rows of x.
+    """
+    own = [
+        Edge(l, i, o)
+        for l, table in enumerate(one.tables)
+        for _, o, i in (table != NONE).nonzero().tolist()
+    ]
+    nodes = one.nodes(x)
+    means = [one.curves(l, s)[0].mean(-1) for l, s in enumerate(nodes[:-1])]
+    groups = [[edge] for edge in own] + _nodes(own, one.width)
+    smaller = [
+        _removed(one.take([0]), group, [means[l][o, i].item() for l, i, o in group])
+        for group in groups
+    ]
+    return groups, Batch.join(smaller) if smaller else one.take([])
+
+
+def substitutes(one: Batch, x: Tensor, deadline: float = math.inf) -> list[tuple[Edge, Batch]]:
     """For each edge of a network (a batch of 1), one network with each function there."""
-    members, fits, _ = _present(one, x)
+    if all((table == NONE).all() for table in one.tables):
+        return []
+    members, fits, _ = _present(one, x, deadline)
     return [(edge, _replaced(one, [edge], [row], fits)) for row, (_, edge) in enumerate(members)]
 
 
-def _present(batch: Batch, x: Tensor) -> tuple[list[tuple[int, Edge]], EdgeFits, list[float]]:
+def _present(
+    batch: Batch, x: Tensor, deadline: float = math.inf
+) -> tuple[list[tuple[int, Edge]], EdgeFits, list[float]]:
     """The edges (network, edge) there are, fits of their curves, and the means of these."""
     nodes = batch.nodes(x)
     members: list[tuple[int, Edge]] = []
@@ -54,7 +80,8 @@ def _present(batch: Batch, x: Tensor) -> tuple[list[tuple[int, Edge]], EdgeFits,
             inputs.append(nodes[l][k, i])
             outputs.append(curves[k, o, i])
     y = torch.stack(outputs)
-    return members, fit_affine(torch.stack(inputs), y, batch.functions), y.mean(1).tolist()
+    fits = fit_affine(torch.stack(inputs), y, batch.functions, deadline=deadline)
+    return members, fits, y.mean(1).tolist()
 
 
 def _groups(edges: list[Edge]) -> list[list[Edge]]:

@@ -10,15 +10,10 @@ import torch
 from torch import Tensor
 
 from kanfast.explain.batch import Batch
+from kanfast.explain.scaling import Moments
 from kanfast.nn.network import Network
-from kanfast.symbolic.expressions import expanded, simplest, snap
+from kanfast.symbolic.expressions import expanded, simplest
 from kanfast.symbolic.formula import Formula, SymbolicLayer, compose
-
-Moments = tuple[Tensor, Tensor]
-"""Means and standard deviations."""
-
-_SNAP = 1e-11  # what constants that are simple numbers are off by
-_LARGEST = 1000.0
 
 
 class Names:
@@ -26,9 +21,16 @@ class Names:
 
     A dataset holds (x - mean) / std and (y - mean) / std; formulas are of x and y.
 
+    Args:
+        model: takes the features.
+        var: their names or symbols.
+        normalizer, output_normalizer: means and deviations, or None.
+        rows: [N, features] of the dataset: variables are real, and those of positive values
+            positive, when expressions are simplified.
+
     Attributes:
+        var: the symbols.
         features: means and deviations of all features; outputs: of the outputs.
-        inputs: indices of the features that are inputs.
 
     Raises:
         ValueError: as `kanfast.symbolic.compose`.
@@ -40,49 +42,56 @@ class Names:
         var: Sequence[str | sympy.Symbol] | None,
         normalizer: Any,
         output_normalizer: Any,
+        rows: Tensor,
     ) -> None:
         mask = model.input_mask
         count = model.width[0] if mask is None else len(mask)
         outputs = model.width[-1]
-        self.inputs: list[int] = model.input_id.tolist()
         given = [_listed(moments) for moments in (normalizer, output_normalizer)]
         empty = SymbolicLayer(count, outputs, {})
         checked = compose([empty], var, normalizer=given[0], output_normalizer=given[1])
         self.var = checked.inputs
         self.features = _moments(given[0], count)
         self.outputs = _moments(given[1], outputs)
+        positive = (self.in_units(rows) > 0).all(0).tolist()
+        self._declared = [
+            sympy.Dummy(f"x_{k}", real=True, positive=above or None)
+            for k, above in enumerate(positive)
+        ]
 
-    @property
-    def chosen(self) -> Moments:
-        """Means and deviations of the inputs."""
-        mean, std = self.features
-        return mean[self.inputs], std[self.inputs]
+    def formula(self, one: Batch, inputs: Sequence[int]) -> Formula:
+        """The formula of a network (a batch of 1) in the formula's units.
 
-    def formula(self, one: Batch) -> Formula:
-        """The formula of a network (a batch of 1) in units, with simple numbers exact."""
+        Args:
+            one: the network.
+            inputs: the features that are its inputs.
+        """
         first, *others = one.layers(0)
-        edges = {(o, self.inputs[i]): edge for (o, i), edge in first.edges.items()}
+        edges = {(o, inputs[i]): edge for (o, i), edge in first.edges.items()}
         first = SymbolicLayer(len(self.var), first.subnodes, edges, subnode_bias=first.subnode_bias)
-        found = compose([first, *others], self.var)
-        outputs = [_snapped(output) for output in found.outputs]
-        shortest = tuple(simplest([output, expanded(output)]) for output in outputs)
-        return Formula(shortest, found.inputs, found.functions)
+        made = compose([first, *others], self._declared)
+        back = dict(zip(self._declared, self.var, strict=True))
+        outputs = tuple(_shortest(output).xreplace(back) for output in made.outputs)
+        return Formula(outputs, self.var, made.functions)
+
+    def in_units(self, x: Tensor) -> Tensor:
+        """Features of the dataset in their own units: float64, on the CPU."""
+        mean, std = self.features
+        return x.detach().cpu().double() * std + mean
 
     def evaluate(self, formula: Formula, x: Tensor) -> Tensor:
         """A formula at features of the dataset, in the labels' own units: float64."""
-        mean, std = self.features
-        return formula(x.detach().cpu().double() * std + mean)
+        return formula(self.in_units(x))
 
     def labels(self, y: Tensor) -> Tensor:
-        """Labels of the dataset in their own units: float64."""
+        """Labels of the dataset in their own units: float64, on the CPU."""
         mean, std = self.outputs
         return y.detach().cpu().double() * std + mean
 
 
-def _snapped(expr: sympy.Expr) -> sympy.Expr:
-    """Simple numbers exact; large ones, whose neighbours are all near a fraction, as they are."""
-    small = (value for value in expr.atoms(sympy.Float) if abs(value) < _LARGEST)
-    return expr.xreplace({value: snap(value, _SNAP) for value in small})
+def _shortest(expr: sympy.Expr) -> sympy.Expr:
+    """The shortest of some equal forms."""
+    return simplest([expr, expanded(expr), expanded(sympy.expand_log(expr))])
 
 
 def _listed(moments: Any) -> tuple[list[float], list[float]] | None:

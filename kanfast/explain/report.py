@@ -3,33 +3,41 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-import sympy
 from torch import Tensor
 
-from kanfast.explain.equations import latex, named
+from kanfast.explain.equations import in_latex, named
+from kanfast.explain.scaling import Scaling
 from kanfast.nn.network import AnyNetwork
 from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.select import EdgeReport
+from kanfast.symbolic.writing import latex_name, quoted
+from kanfast.symbolic.writing import text as written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 _UNCERTAIN_BITS = 5.0
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """On the test rows, means over outputs: root mean square error in the formula's units, R2."""
+    """On the test rows, means over outputs: root mean square error in the formula's units, R2.
+
+    R2 is NaN where the labels of these rows do not vary.
+    """
 
     rmse: float
     r2: float
 
     def __str__(self) -> str:
-        return f"RMSE {self.rmse:.2e}, 1 - R2 {1 - self.r2:.1e}"
+        unexplained = f", 1 - R2 {1 - self.r2:.1e}" if math.isfinite(self.r2) else ""
+        return f"RMSE {self.rmse:.2e}{unexplained}"
 
 
 @dataclass(frozen=True)
@@ -55,17 +63,22 @@ class Explanation(Generic[AnyNetwork]):
 
     Attributes:
         formula: constants as fitted, simple numbers exact: 1/2, pi.
-        rounded: constants rounded to `digits` decimals besides.
+        rounded: constants rounded to `digits` significant digits besides.
         digits: see `KAN.explain`.
-        exact: the formula leaves nothing but rounding errors on the training rows.
+        exact: `rounded`, which is what is printed, leaves nothing but rounding errors on the
+            training rows.
+        exact_formula: `formula`, with all digits of its constants, does.
         numeric_accuracy, formula_accuracy, rounded_accuracy: on the test rows, of `numeric`, of
             `formula` and of `rounded`.
         edges: for each function in `symbolic` what else it could be, with the score and r2 of the
-            whole formula, everything else fitted again.
-        alternatives: other formulas, best first; the first is the one that was taken, before its
-            constants were simplified.
-        numeric: the network of splines, pruned, that formulas of this size were read off.
-        symbolic: the formula as a network, whose constants `fit` can train.
+            whole formula, everything else fitted again; those that there was time for.
+        alternatives: the formula that was taken, before its constants were simplified, and others,
+            best first; the last may be the mean of the labels.
+        numeric: the network of splines, pruned, that formulas of this size were read off. It takes
+            and gives values in the units of `scaling`.
+        symbolic: the formula as a network, whose constants `fit` can train, in the dataset's units.
+        scaling: `scaling.scaled(dataset)` is the dataset in the units of `numeric`; the dataset
+            itself if its columns are of ordinary size.
         samples: the training inputs, for the pictures.
         seconds: how long it took.
     """
@@ -74,6 +87,7 @@ class Explanation(Generic[AnyNetwork]):
     rounded: Formula
     digits: int
     exact: bool
+    exact_formula: bool
     numeric_accuracy: Accuracy
     formula_accuracy: Accuracy
     rounded_accuracy: Accuracy
@@ -81,8 +95,14 @@ class Explanation(Generic[AnyNetwork]):
     alternatives: tuple[Alternative, ...]
     numeric: AnyNetwork
     symbolic: AnyNetwork
+    scaling: Scaling
     samples: Tensor
     seconds: float
+
+    @property
+    def constant(self) -> bool:
+        """Whether no formula is better than the mean of the labels."""
+        return not any(output.free_symbols for output in self.formula.outputs)
 
     @property
     def uncertain(self) -> tuple[EdgeReport, ...]:
@@ -105,18 +125,26 @@ class Explanation(Generic[AnyNetwork]):
 
         panels = (
             (self.numeric, "as learned", self.numeric_accuracy.rmse),
-            (self.symbolic, "as a formula", self.formula_accuracy.rmse),
+            (self.symbolic, "as a formula", self.rounded_accuracy.rmse),
         )
-        return picture(self.rounded, panels, self.samples, in_vars, out_vars)
+        return picture(self.formula, self.rounded, panels, in_vars, out_vars)
 
     def __str__(self) -> str:
         return self.text()
 
     def text(self, out_vars: Sequence[Any] | None = None) -> str:
         """The formula and what is known of it, in lines; `str` of the report gives the same."""
-        lines = [f"{name} = {output}" for name, output in named(self.rounded, out_vars)]
-        if self.exact:
+        lines = [
+            f"{quoted(name)} = {written(output)}" for name, output in named(self.rounded, out_vars)
+        ]
+        if self.constant:
+            lines.append("Nothing was found that is better than the mean of the labels.")
+        elif self.exact:
             lines.append("Exact on the training rows, up to rounding errors.")
+        elif self.exact_formula:
+            lines.append(
+                "Exact on the training rows with all digits of its constants, but not as printed."
+            )
         lines += [
             "",
             "on the test rows",
@@ -139,8 +167,7 @@ class Explanation(Generic[AnyNetwork]):
 
     def _repr_latex_(self) -> str:
         lines = [
-            rf"{sympy.latex(sympy.Symbol(name))} &= {latex(output)}"
-            for name, output in named(self.rounded)
+            rf"{latex_name(name)} &= {in_latex(output)}" for name, output in named(self.rounded)
         ]
         return "$\\displaystyle \\begin{aligned}" + r" \\ ".join(lines) + "\\end{aligned}$"
 
@@ -148,13 +175,14 @@ class Explanation(Generic[AnyNetwork]):
         return f"{self._repr_latex_()}<pre>{html.escape(str(self))}</pre>"
 
 
+def three_digits(formula: Formula) -> Formula:
+    """A formula with its numbers rounded to three significant digits."""
+    return formula.significant(3)
+
+
 def _short(formula: Formula) -> str:
-    text = "; ".join(str(_three_digits(output)) for output in formula.outputs)
+    text = "; ".join(str(three_digits(formula)).splitlines())
     return text if len(text) <= 70 else text[:67] + "..."
-
-
-def _three_digits(expr: sympy.Expr) -> sympy.Expr:
-    return expr.xreplace({value: sympy.Float(value, 3) for value in expr.atoms(sympy.Float)})
 
 
 def _doubt(edge: EdgeReport) -> str:

@@ -23,16 +23,21 @@ _TOLERANCES = (3e-1, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)
 _GUESSES = 40  # for each tolerance and grouping
 
 
-def guesses(model: Network, x: Tensor, functions: tuple[SymbolicFunction, ...]) -> Batch:
+def guesses(
+    model: Network, x: Tensor, functions: tuple[SymbolicFunction, ...], deadline: float
+) -> Batch:
     """Symbolic networks like a numeric one, starting points for a fit of all their parameters.
 
     Every edge has its fits; combinations of functions are tried in the order of the sum of their
     scores (`kanfast.symbolic.scores`), at several tolerances: each edge by itself, and with one
-    function for all edges that leave a node, as in sums and differences of the same terms.
+    function for all edges that leave a node, as in sums and differences of the same terms. After
+    the deadline no further functions are fitted.
     """
     edges = live_edges(model, symbolic=False)
+    if not edges:
+        return Batch.empty(functions, model.width, 1)
     inputs, outputs = edge_samples(model, edges, x)
-    fits = fit_affine(inputs, outputs, functions)
+    fits = fit_affine(inputs, outputs, functions, deadline=deadline)
     picked: dict[tuple[int, ...], None] = {}
     for tolerance in _TOLERANCES:
         table = scores(fits, noise=tolerance)

@@ -121,7 +121,7 @@ def network(
         [out_names[node] for node in nodes[-1]],
         _notes(counts[0], width, "nodes"),
         _notes(counts[1], [int(mask.sum()) for mask in live], "edges"),
-        title or "",
+        *check_names("title", [title or ""], 1),
     )
 
     ax, size = _canvas(ax, cells, labels, tick)

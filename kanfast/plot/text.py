@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal
 
 import sympy
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.font_manager import FontProperties
+from matplotlib.mathtext import MathTextParser
 from matplotlib.textpath import text_to_path
+
+from kanfast.symbolic.writing import latex
+from kanfast.symbolic.writing import text as plain
 
 Horizontal = Literal["left", "center", "right"]
 Vertical = Literal["top", "center", "bottom"]
@@ -23,21 +28,39 @@ def default_names(letter: str, count: int) -> list[str]:
 
 
 def check_names(what: str, names: Sequence[Any], count: int) -> list[str]:
-    """Names as strings; symbols of SymPy as mathematics.
+    """Names as strings on one line; expressions of SymPy as mathematics, if that can be drawn.
 
     Raises:
         ValueError: Not so many.
     """
     if len(names) != count:
         raise ValueError(f"{what} must have {count} names, got {len(names)}")
-    return [
-        f"${sympy.latex(name)}$" if isinstance(name, sympy.Basic) else str(name) for name in names
-    ]
+    return [_written(name) for name in names]
+
+
+def _written(name: Any) -> str:
+    if not isinstance(name, sympy.Basic):
+        return " ".join(str(name).split())
+    mathematics = f"${latex(name)}$"
+    return mathematics if is_math(mathematics) else plain(name)
 
 
 def is_math(text: str) -> bool:
-    """Whether a text is mathematics as a whole: a dollar sign elsewhere is just that."""
-    return len(text) > 2 and text[0] == text[-1] == "$" and "$" not in text[1:-1]
+    """Whether a text is mathematics as a whole that Matplotlib, which knows a part of LaTeX, draws.
+
+    A dollar sign elsewhere is just that.
+    """
+    inner = text[1:-1].replace("\\$", "")
+    return len(text) > 2 and text[0] == text[-1] == "$" and "$" not in inner and _parses(text)
+
+
+@lru_cache
+def _parses(text: str) -> bool:
+    try:
+        MathTextParser("path").parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def text_width(text: str, size: float) -> float:

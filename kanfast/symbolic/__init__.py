@@ -8,7 +8,7 @@
 
 from .custom import Differentiable
 from .edges import SymbolicEdges
-from .expressions import round_expr, simplify, snap
+from .expressions import round_expr, round_significant, simplify, snap
 from .fit import EdgeFits, fit_affine
 from .formula import Formula, SymbolicEdge, SymbolicLayer, compose
 from .function import SymbolicFunction
@@ -31,6 +31,7 @@ __all__ = [
     "default_library",
     "fit_affine",
     "round_expr",
+    "round_significant",
     "scores",
     "simplify",
     "snap",

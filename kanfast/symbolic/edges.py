@@ -1,6 +1,7 @@
 """Symbolic edges of a layer: c f(a x + b) + d on the chosen (o, i), grouped by function."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,8 +17,8 @@ class SymbolicEdges(nn.Module):
     An edge without a function contributes nothing. Evaluation gathers all edges of one function
     into one call; it takes memory in proportion to the batch times the number of symbolic edges.
 
-    The names of the functions are part of the state dict, and loading it restores them from the
-    library: functions of a user's own must be added to it before.
+    The names of the functions are part of the state dict, as a tensor: the bytes of a text. Loading
+    it restores them from the library: functions of a user's own must be added to it before.
 
     Args:
         in_features: I. out_features: O.
@@ -179,15 +180,21 @@ class SymbolicEdges(nn.Module):
         names = ", ".join(f"{part.stop - part.start} {f.name}" for f, part in self._groups)
         return f"{self.in_features}, {self.out_features}, edges: {names or 'none'}"
 
-    def get_extra_state(self) -> dict[str, Any]:
-        """The names of the functions."""
-        return {"functions": [[o, i, f.name] for (o, i), f in sorted(self._functions.items())]}
+    def get_extra_state(self) -> Tensor:
+        """The functions' names, [[o, i, name], ...] in JSON: uint8 [bytes], as files can hold."""
+        names = [[o, i, f.name] for (o, i), f in sorted(self._functions.items())]
+        text = json.dumps({"functions": names})
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
-    def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores the functions; KeyError if the library lacks one, IndexError if an edge is."""
-        entries: Iterable[tuple[int, int, str]] = state["functions"]
+    def set_extra_state(self, state: Tensor | Mapping[str, Any]) -> None:
+        """Restores the functions from what `get_extra_state` gives, or gave as a dict once.
+
+        Raises:
+            ValueError: it is something else.
+            KeyError: the library lacks a function. IndexError: there is no such edge.
+        """
         functions = {}
-        for o, i, name in entries:
+        for o, i, name in _entries(state):
             self._check_edge(o, i)
             functions[o, i] = self.library[name]
         self._functions = functions
@@ -213,3 +220,15 @@ class SymbolicEdges(nn.Module):
         for function, members in by_function.items():
             self._groups.append((function, slice(start, start + len(members))))
             start += len(members)
+
+
+def _entries(state: Tensor | Mapping[str, Any]) -> Iterable[tuple[int, int, str]]:
+    """The entries (o, i, name) of a state."""
+    try:
+        held = json.loads(bytes(state.tolist())) if isinstance(state, Tensor) else state
+        return [(int(o), int(i), str(name)) for o, i, name in held["functions"]]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            "the state of symbolic edges must hold the text of get_extra_state as bytes, got "
+            f"{state}: take the state dict from a model of this package"
+        ) from error

@@ -43,6 +43,23 @@ def round_expr(expr: sympy.Expr, digits: int) -> sympy.Expr:
     return rounded
 
 
+def round_significant(expr: sympy.Expr, digits: int) -> sympy.Expr:
+    """Rounds every Float to so many significant digits. Integers, rationals and symbols stay.
+
+    A Float that becomes integral becomes an Integer, so 1.0 * x is x; none becomes 0.
+
+    Raises:
+        ValueError: digits < 1.
+    """
+    if digits < 1:
+        raise ValueError(f"expected digits >= 1, got {digits}")
+
+    def to_digits(value: float) -> float:
+        return float(f"{value:.{digits - 1}e}")
+
+    return _map_floats(expr, to_digits, to_digits)
+
+
 def snap(expr: sympy.Expr, tolerance: float = 1e-3, largest_denominator: int = 12) -> sympy.Expr:
     """Replaces Floats near simple fractions, and near simple fractions of pi, by these.
 
@@ -159,7 +176,8 @@ def _terms(expr: sympy.Basic) -> int:
         return sum(map(_terms, expr.args))
     if expr.is_Mul:
         return math.prod(map(_terms, expr.args))
-    if expr.is_Pow and expr.exp.is_Integer and expr.exp > 0:
-        base, exponent = _terms(expr.base), int(expr.exp)
+    if expr.is_Pow and expr.exp.is_Rational:
+        # SymPy takes the whole part of a fractional exponent, and expands denominators, too.
+        base, exponent = _terms(expr.base), int(abs(expr.exp))
         return math.comb(base + exponent - 1, exponent)
     return 1

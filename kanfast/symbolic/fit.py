@@ -6,6 +6,8 @@ to degree 2 and steps are solved exactly. The result is brought to a canonical f
 those of linear least squares on all samples.
 """
 
+import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -71,6 +73,7 @@ def fit_affine(
     weights: Tensor | None = None,
     library: Library | None = None,
     max_samples: int = 4096,
+    deadline: float = math.inf,
 ) -> EdgeFits:
     """Fits every edge with every function: y ~ c f(a x + b) + d by least squares.
 
@@ -87,6 +90,8 @@ def fit_affine(
         library: where names are looked up, the default library by default.
         max_samples: a and b are refined on at most so many samples of an edge, evenly chosen in the
             order of x; c, d and the residual are always those of all samples.
+        deadline: a time.monotonic() after which no further function is tried; those that were not
+            are the mean, with a residual of 1.
 
     Raises:
         TypeError: x, y or weights are no floating tensors; functions holds something else.
@@ -99,7 +104,9 @@ def fit_affine(
     x, y, weights = check(x, y, weights)
     size = max(1, min(_EDGES, 2**21 // y.shape[1]))
     parts = [
-        _fit_chunk((x[i : i + size], y[i : i + size], weights[i : i + size]), chosen, max_samples)
+        _fit_chunk(
+            (x[i : i + size], y[i : i + size], weights[i : i + size]), chosen, max_samples, deadline
+        )
         for i in range(0, max(1, len(y)), size)
     ]
     affine, residual, magnitude, live = (
@@ -112,6 +119,7 @@ def _fit_chunk(
     data: tuple[Tensor, Tensor, Tensor],
     functions: tuple[SymbolicFunction, ...],
     max_samples: int,
+    deadline: float,
 ) -> tuple[Tensor, ...]:
     samples = normalise(*data)
     affine = torch.zeros(len(data[0]), len(functions), 4, dtype=torch.float64)
@@ -126,6 +134,8 @@ def _fit_chunk(
         samples = samples.take(rows)
         bins, searched = samples.binned(), {}
         for column, function in enumerate(functions):
+            if time.monotonic() > deadline:
+                break
             base, shift = function, 0.0
             if function.twin is not None:
                 base, shift = function.twin.base, function.twin.shift

@@ -1,17 +1,20 @@
 """The formula of a network whose edges are symbolic, layer by layer, in SymPy."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import sympy
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .expressions import expanded, round_expr, scaled, simplest
+from .evaluating import evaluate
+from .expressions import expanded, round_expr, round_significant, scaled, simplest
 from .function import SymbolicFunction
+from .writing import latex, text
 
 _LARGEST_EXPONENT = 30.0
 
@@ -34,7 +37,7 @@ class SymbolicEdge:
         """
         argument = scaled(x, _number(self.a)) + _number(self.b)
         constant, rest = argument.as_coeff_Add()
-        if abs(constant) > _LARGEST_EXPONENT:
+        if abs(constant) > _LARGEST_EXPONENT and self.function.sympy_fun(x).has(sympy.exp):
             argument = rest + sympy.Rational(f"{float(constant):.15g}")
         value = self.function.sympy_fun(argument)
         return scaled(value, _number(self.c)) + _number(self.d)
@@ -135,35 +138,50 @@ class Formula:
     def rounded(self, digits: int) -> "Formula":
         """Every floating number rounded to so many decimals, in the shorter of two forms.
 
-        The forms are the composed one and, where that stays small, the expanded one.
+        The forms are the composed one and, where that stays small, the expanded one. See
+        `significant` for constants of any size.
         """
+        return self._mapped(lambda form: round_expr(form, digits))
+
+    def significant(self, digits: int) -> "Formula":
+        """Every floating number rounded to so many significant digits, in the shorter of two forms.
+
+        >>> x = sympy.Symbol("x")
+        >>> print(Formula((sympy.Float(2.3456e-9) * x + sympy.Float(1234.5),), (x,)).significant(2))
+        2.3e-9*x + 1200
+
+        Raises:
+            ValueError: digits < 1.
+        """
+        return self._mapped(lambda form: round_significant(form, digits))
+
+    def _mapped(self, rounding: Callable[[sympy.Expr], sympy.Expr]) -> "Formula":
         return replace(self, outputs=tuple(
-            simplest([round_expr(form, digits) for form in (output, expanded(output))])
+            simplest([rounding(form) for form in (output, expanded(output))])
             for output in self.outputs
         ))  # fmt: skip
 
     def latex(self) -> list[str]:
-        """LaTeX of the outputs."""
-        return [sympy.latex(output) for output in self.outputs]
+        """LaTeX of the outputs; names of several letters are in italics."""
+        return [latex(output) for output in self.outputs]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Evaluates the formula in float64 as it stands: x [..., I] -> [..., O] on x's device.
 
-        Singularities give NaN or infinity, unlike the safe functions of a model.
+        Singularities give NaN or infinity, unlike the safe functions of a model, and so do values
+        that are not real.
         """
         if x.shape[-1:] != (len(self.inputs),):
             raise ValueError(f"expected x of shape [..., {len(self.inputs)}], got {tuple(x.shape)}")
-        own = {f.name: _numpy_form(f) for f in self.functions}
-        columns = x.detach().to("cpu", torch.float64).numpy()
+        columns = np.moveaxis(x.detach().to("cpu", torch.float64).numpy(), -1, 0)
+        own = {function.name: _numpy_form(function) for function in self.functions}
         result = np.empty((*x.shape[:-1], len(self.outputs)))
-        with np.errstate(all="ignore"):
-            for k, output in enumerate(self.outputs):
-                evaluate = sympy.lambdify(self.inputs, output, modules=[own, "scipy", "numpy"])
-                result[..., k] = evaluate(*np.moveaxis(columns, -1, 0))
+        for k, output in enumerate(self.outputs):
+            result[..., k] = evaluate(output, self.inputs, list(columns), own)
         return torch.from_numpy(result).to(x.device)
 
     def __str__(self) -> str:
-        return "\n".join(map(str, self.outputs))
+        return "\n".join(map(text, self.outputs))
 
 
 def compose(
@@ -240,5 +258,10 @@ def _number(value: float) -> sympy.Expr:
     return sympy.Integer(int(number)) if number.is_integer() else sympy.Float(number)
 
 
-def _numpy_form(function: SymbolicFunction):  # type: ignore[no-untyped-def]
-    return lambda x: function(torch.as_tensor(np.asarray(x, dtype=np.float64))).numpy()
+def _numpy_form(function: SymbolicFunction) -> Callable[[Any], NDArray[np.float64]]:
+    def values(x: Any) -> NDArray[np.float64]:
+        given = torch.as_tensor(np.asarray(x, dtype=np.float64))
+        made: NDArray[np.float64] = function(given).numpy()
+        return made
+
+    return values
