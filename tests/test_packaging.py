@@ -66,7 +66,8 @@ def test_sdist_can_be_tested(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")}
-    sources = (ROOT / "kanfast/engine/native").glob("*.[ch]*")
+    folder = ROOT / "kanfast" / "engine" / "native"
+    sources = [*folder.glob("*.cpp"), *folder.glob("*.h")]
     native = {path.relative_to(ROOT).as_posix() for path in sources}
     needed = tests | native | modules(ROOT / "kernels", "kernels") | {"Makefile", "LICENSE"}
     assert needed <= names
