@@ -15,7 +15,7 @@ import torch
 from kanfast import cli_explain, compare, report
 from kanfast.data import MAX_CLASSES, Data, InputError, Task, digits, table
 from kanfast.nn import KAN
-from kanfast.ops import GPU_TYPES, Backend, resolve_backend
+from kanfast.backends import GPU_TYPES, Backend, resolve_backend
 from kanfast.options import Parser, check_output, number, require
 from kanfast.train import History
 

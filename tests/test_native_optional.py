@@ -9,7 +9,7 @@ import torch
 from cases import make_basis, make_case
 
 from kanfast import KAN, kan_linear, native
-from kanfast.ops import resolve_backend
+from kanfast.backends import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

@@ -24,7 +24,7 @@ from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE as _AFFINE
 from kanfast.nn.nodes import Nodes
 from kanfast.nn.symbolic import make_edges
-from kanfast.ops import Backend
+from kanfast.backends import Backend
 
 Residual = str | Callable[..., Any]
 

@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._functorch import is_batchedtensor
 
 from kanfast import grid as grids
 from kanfast.activations import Activation
-from kanfast.basis import Basis
+from kanfast._torch import is_batched
+from kanfast.basis import Basis, shared_basis
 from kanfast.nn.selection import version_of
 
 Self = TypeVar("Self", bound="GriddedLayer")
@@ -41,19 +41,25 @@ class GriddedLayer(nn.Module):
         self._uniform = grid.is_meta or grids.is_uniform(grid, self.spline_order)
         self._looked_at = (grid, version_of(grid))
 
-    def _grid_is_uniform(self) -> bool:
-        if is_batchedtensor(self.grid):
-            return False  # inside vmap: kan_linear has to say what it can do
-        return self._uniform if torch.compiler.is_compiling() else self._is_uniform_now(self.grid)
-
     def _basis(self, activation: Activation) -> Basis:
-        return Basis(self.grid_size, self.spline_order, activation, self._grid_is_uniform())
+        return shared_basis(self.grid_size, self.spline_order, activation, self._says_uniform())
 
-    def _is_uniform_now(self, grid: Tensor) -> bool:
-        # Comparing identity and version costs no look at the values, so no wait for a GPU.
-        seen, version = self._looked_at
-        if grid is not seen or version != version_of(grid):
-            self.refresh_grid()
+    def _says_uniform(self) -> bool:
+        """What the engine is told of the knots.
+
+        On CPUs it looks at them itself, in every call. Elsewhere a look would wait for the device,
+        so the module keeps what it has seen, and looks again where another tensor, or another
+        version of it, is the grid.
+        """
+        grid = self.grid
+        if grid.is_cpu:
+            return True
+        if is_batched(grid):
+            return False
+        if not torch.compiler.is_compiling():
+            seen, version = self._looked_at
+            if grid is not seen or version != version_of(grid):
+                self.refresh_grid()
         return self._uniform
 
     def _initial_grid(self, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from kanfast.nn.compat import Residual, layers_from_pykan, layers_from_pykan_sta
 from kanfast.nn.explained import ExplainedStack
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import Nodes, parse_widths
-from kanfast.ops import Backend
+from kanfast.backends import Backend
 
 
 class KAN(ExplainedStack):

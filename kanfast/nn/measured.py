@@ -11,7 +11,8 @@ from torch import Tensor
 from kanfast.nn import symbolic as symbols
 from kanfast.nn.fitted import FittedLayer
 from kanfast.nn.residual import fused_name
-from kanfast.ops import Backend, kan_linear
+from kanfast.backends import Backend
+from kanfast.ops import kan_linear
 from kanfast.statistics import EdgeStatistics, edge_statistics
 
 

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from kanfast.checks import check_index
-from kanfast.nn.chain import ChainCache, evaluate_compiled
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes
 from kanfast.nn.selection import Selection
-from kanfast.ops import Backend
+from kanfast.backends import Backend
 
 Self = TypeVar("Self", bound="LayerStack")
 
@@ -56,7 +55,6 @@ class LayerStack(nn.Module):
         self.register_buffer("input_mask", None)
         self.register_buffer("samples", None, persistent=False)
         self._live_inputs = Selection()
-        self._chain = ChainCache()
         self._layers_changed()
 
     def _layers_changed(self) -> None:
@@ -169,11 +167,6 @@ class LayerStack(nn.Module):
             x = self._select_inputs(x)
         layers = cast(nn.Module, modules["layers"])._modules
         plain = len(cast(nn.ModuleDict, modules["nodes"])) == 0
-        if plain and not update_grid:
-            traced = torch.compiler.is_compiling()
-            y = evaluate_compiled(layers, x) if traced else self._chain.evaluate(layers, x)
-            if y is not None:
-                return y
         for name, layer in cast(dict[str, KANLinear], layers).items():
             if update_grid:
                 layer.update_grid(x)
