@@ -26,7 +26,7 @@ clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # A stamp for each set of extras. Older than pyproject.toml, setup.py or the C++ sources, it is made again.
-.venv/run .venv/dev .venv/bench: .venv/%: pyproject.toml setup.py $(wildcard kanfast/native/*.cpp kanfast/native/*.h) | .venv/bin/python
+.venv/run .venv/dev .venv/bench: .venv/%: pyproject.toml setup.py $(wildcard kanfast/engine/native/*.cpp kanfast/engine/native/*.h) | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --editable '.[$*]'
 	touch $@
 

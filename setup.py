@@ -1,10 +1,10 @@
-"""Maps the folder `kernels/` to the package `kanfast.kernels` and builds `kanfast.native`; the rest
-is in pyproject.toml.
+"""Maps the folder `kernels/` to the package `kanfast.kernels` and builds `kanfast.engine.native`;
+the rest is in pyproject.toml.
 
 The name `kernels` belongs to another project on PyPI, so it is never installed under that name.
 
-kanfast.native is one source, compiled for each instruction set. Every build is optional: where
-there is no compiler with vector types and OpenMP (GCC, Clang), kanfast installs without it.
+kanfast.engine.native is one source, compiled for each instruction set. Every build is optional:
+where there is no compiler with vector types and OpenMP (GCC, Clang), kanfast installs without it.
 """
 
 import platform
@@ -21,12 +21,12 @@ X86 = platform.machine().lower() in ("x86_64", "amd64")
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fopenmp", "-fno-math-errno", "-fno-trapping-math"]
 FLAGS += ["-ffp-contract=fast", "-fno-exceptions", "-fno-rtti", "-fvisibility=hidden"]
 
-HEADERS = sorted(map(str, Path("kanfast/native").glob("*.h")))
+HEADERS = sorted(map(str, Path("kanfast/engine/native").glob("*.h")))
 
 native = [
     Extension(
-        f"kanfast.native._{name}",
-        sources=[f"kanfast/native/{name}.cpp"],
+        f"kanfast.engine.native._{name}",
+        sources=[f"kanfast/engine/native/{name}.cpp"],
         depends=HEADERS,
         extra_compile_args=[*FLAGS, *target],
         extra_link_args=["-fopenmp"],

@@ -34,7 +34,7 @@ import torch
 from kanfast.kernels import local
 
 from kanfast import kernels
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 
 from . import aot, sass
 

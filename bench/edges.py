@@ -19,7 +19,7 @@ from collections.abc import Iterator
 import torch
 
 from kanfast import kernels
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 
 from . import aot, sass
 

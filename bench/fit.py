@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 
 from . import aot, codegen
 

@@ -29,9 +29,9 @@ from torch import Tensor, nn
 from torch.autograd.function import Function
 
 from kanfast import KAN
-from kanfast.compare import count_parameters, mlp, mlp_widths
-from kanfast.layer import Layer
-from kanfast.native import layers
+from kanfast.cli.compare import count_parameters, mlp, mlp_widths
+from kanfast.engine.layer import Layer
+from kanfast.engine.native import layers
 
 from .measures import Result, Work
 from .timing import Sample, interleave

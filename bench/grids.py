@@ -30,7 +30,7 @@ from pathlib import Path
 
 from kanfast.kernels import local
 
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 
 from . import aot, codegen, sass
 

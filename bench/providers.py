@@ -19,7 +19,7 @@ from torch import Tensor, nn
 import kanfast
 from bench.cases import Case, Weights
 from bench.coxdeboor import CoxDeBoorKAN
-from kanfast.compare import count_parameters, mlp, mlp_widths
+from kanfast.cli.compare import count_parameters, mlp, mlp_widths
 
 # From parameters (or, when gradients are wanted, from their gradients) the coefficients [O, I, G+k]
 # and residual weights [O, I] of each layer.

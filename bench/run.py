@@ -15,7 +15,7 @@ from bench.cases import Case, Data, Weights, make_data, make_weights
 from bench.measures import MEASURES, Result, Work
 from bench.providers import Provider, Subject, make_subject
 from bench.records import Record
-from kanfast.compare import peak_memory
+from kanfast.cli.compare import peak_memory
 
 Report = Callable[[str], None]
 

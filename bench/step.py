@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 
 from . import codegen, sass
 

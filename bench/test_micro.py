@@ -11,13 +11,17 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from kanfast import Basis, KANLinear, native
+from kanfast import Basis, KANLinear
+from kanfast.engine import native
 
 pytest.importorskip("pytest_benchmark", reason="pip install pytest-benchmark")
 
 ON_GPU = torch.cuda.is_available()
 DEVICE = "cuda" if ON_GPU else "cpu"
-MODULES = {"kanfast.reference": True, "kanfast.native": not ON_GPU and native.available()}
+MODULES = {
+    "kanfast.engine.reference": True,
+    "kanfast.engine.native": not ON_GPU and native.available(),
+}
 MODULES |= {"kanfast.kernels": ON_GPU}
 SHAPES = [(8192, 64, 64), (4096, 256, 256)] if not ON_GPU else [(65_536, 512, 512)]
 BASES = {

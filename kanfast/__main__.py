@@ -2,6 +2,6 @@
 
 import sys
 
-from kanfast.cli import main
+from kanfast.cli.main import main
 
 sys.exit(main())

@@ -1,6 +1,6 @@
 """A layer from its parameters, and its gradients: the launchers of the primitives in a row."""
 
-from kanfast.reference import pack, unpack
+from kanfast.engine.reference import pack, unpack
 
 from .forward import forward
 from .input_grad import input_grad
@@ -8,15 +8,13 @@ from .weight_grad import weight_grad
 
 
 def layer_forward(x, weight, base, scaler, grid, *, basis, precision, out_dtype):
-    """[B, O] from x [B, I] and the parameters: see `kanfast.reference.layer_forward`."""
+    """[B, O] from x [B, I] and the parameters: see `engine.reference.layer_forward`."""
     c = pack(weight, base, scaler)
-    return forward(
-        x, c, None, grid, basis=basis, deriv=0, precision=precision, out_dtype=out_dtype
-    )
+    return forward(x, c, None, grid, basis=basis, deriv=0, precision=precision, out_dtype=out_dtype)
 
 
 def layer_grad(g, x, weight, base, scaler, grid, needs, *, basis, precision):
-    """Gradients of x, weight, base and scaler: see `kanfast.reference.layer_grad`."""
+    """Gradients of x, weight, base and scaler: see `engine.reference.layer_grad`."""
     grads = [None] * 5
     options = {"basis": basis, "precision": precision}
     if needs[0]:

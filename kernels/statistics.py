@@ -173,7 +173,7 @@ def join_kernel(
 def edge_statistics(x, c, residual, grid, *, basis):
     """Five tensors [O, I] from x [B, I], c [J, I, O], residual [B, I] or None, grid [I, M].
 
-    See kanfast.chunked, whose plain torch has the same signature. Bit-for-bit reproducible.
+    See kanfast.engine.chunked, whose plain torch has the same signature. Bit-for-bit reproducible.
     """
     (rows, inputs), outputs = x.shape, c.shape[2]
     out = [torch.empty(outputs, inputs, dtype=x.dtype, device=x.device) for _ in range(5)]

@@ -190,7 +190,7 @@ def weights(statistics, gradients, rows):
 
 
 def edge_statistics_grad(x, c, residual, grid, statistics, gradients, needs, *, basis):
-    """Gradients in x, c and residual, those that are needed; see kanfast.chunked."""
+    """Gradients in x, c and residual, those that are needed; see kanfast.engine.chunked."""
     (rows, inputs), outputs = x.shape, c.shape[2]
     dx, dc, d_residual = (
         torch.empty(shape, dtype=x.dtype, device=x.device) if need else None

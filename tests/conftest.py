@@ -65,7 +65,7 @@ def leaves_pyplot_alone():
 @pytest.fixture
 def run(capsys, monkeypatch):
     """Calls the program `kanfast` and gives its exit code, stdout and stderr."""
-    from kanfast.cli import main
+    from kanfast.cli.main import main
 
     monkeypatch.setenv("KINETO_LOG_LEVEL", "9")
     threads, state = torch.get_num_threads(), torch.get_rng_state()
@@ -86,7 +86,7 @@ def run(capsys, monkeypatch):
 @pytest.fixture
 def chain_calls(monkeypatch):
     """The number of layers in each call of the autograd function of stacks, so far."""
-    from kanfast import layer
+    from kanfast.engine import layer
 
     seen = []
     forward = layer.Layers.forward

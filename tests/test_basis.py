@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kanfast import Basis
-from kanfast.activations import activation, gelu_derivative, hermite, sigmoid_derivative
-from kanfast.basis import evaluate, spline_basis
+from kanfast.engine.activations import activation, gelu_derivative, hermite, sigmoid_derivative
+from kanfast.engine.basis import evaluate, spline_basis
 
 LIVING = [(k, n) for k in range(8) for n in range(k + 1)]
 SMOOTH = [(k, n) for k, n in LIVING if n < k]

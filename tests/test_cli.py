@@ -11,7 +11,8 @@ import matplotlib.image
 import pytest
 import torch
 
-from kanfast import extras, native
+from kanfast import extras
+from kanfast.engine import native
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -276,6 +277,7 @@ def test_module_and_version() -> None:
     command = [sys.executable, "-m", "kanfast", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.startswith("kanfast 0.")
+    assert "native library: " + ("built" if native.available() else "none: ") in done.stdout
 
 
 def check_error(result: tuple[int, str, str], message: str) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from kanfast.compare import count_parameters, mlp, mlp_widths, peak_memory, seconds
-from kanfast.data import digits, prepare
-from kanfast.train import fit, score
+from kanfast.cli.compare import count_parameters, mlp, mlp_widths, peak_memory, seconds
+from kanfast.cli.data import digits, prepare
+from kanfast.cli.training import fit, score
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from kanfast import create_dataset_from_data
-from kanfast.data import InputError, numbers
+from kanfast.cli.data import InputError, numbers
 
 Run = Callable[..., tuple[int, str, str]]
 

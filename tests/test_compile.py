@@ -78,7 +78,7 @@ def test_a_layer_takes_at_most_three_launches_forward_and_five_backward(precisio
     """Counted by compiling for a GPU that is not here, with uniform knots."""
     code = f"""
 from bench import codegen
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 count = lambda op, n: len(codegen.launches("sm_90", op, {precision!r}, Basis(5, 3, "silu"), n))
 print(count("forward", 0), count("input_grad", 1) + count("weight_grad", 0))
 """
@@ -97,7 +97,7 @@ def test_the_profiler_counts_every_product_once(deriv, knots, unrolled):
     skip_without_disassembler()
     code = f"""
 from bench import codegen, sass
-from kanfast.basis import Basis
+from kanfast.engine.basis import Basis
 basis = Basis(5, 3, "silu", {knots == "uniform"})
 launches = codegen.launches("sm_80", "forward", "float64", basis, {deriv})
 (launch,) = [its for its in launches if its.kernel.name == "forward_kernel"]

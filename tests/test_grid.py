@@ -8,7 +8,7 @@ import torch
 from oracle import spline_values
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kanfast import grid as grids
+from kanfast.engine import grid as grids
 
 RANGES = [(-1, 1), (0, 1), (-0.1, 0.1), (0, 6.28), (-1000, 1000), (100, 110)]
 

@@ -23,7 +23,8 @@ from cases import (
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
 
-from kanfast import kernels, reference
+from kanfast import kernels
+from kanfast.engine import reference
 
 pytestmark = pytest.mark.usefixtures("poisoned", "dense")
 

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations, parametrize, prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kanfast import KANLinear
-from kanfast import grid as grids
+from kanfast.engine import grid as grids
 
 # --- equally spaced knots and the fast path -------------------------------------------------------
 

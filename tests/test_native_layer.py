@@ -7,8 +7,9 @@ import torch
 from cases import KNOTS, make_basis, make_grid
 from torch.autograd import gradcheck, gradgradcheck
 
-from kanfast import kan_linear, layer, native, packing
-from kanfast.native import layers as native_layers
+from kanfast import kan_linear
+from kanfast.engine import layer, native, packing
+from kanfast.engine.native import layers as native_layers
 
 pytestmark = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

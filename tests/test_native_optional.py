@@ -8,8 +8,9 @@ import pytest
 import torch
 from cases import make_basis, make_case
 
-from kanfast import KAN, kan_linear, native
-from kanfast.backends import resolve_backend
+from kanfast import KAN, kan_linear
+from kanfast.engine import native
+from kanfast.engine.ops import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

@@ -11,9 +11,10 @@ from cases import BACKENDS, DEVICE, DTYPES, KNOTS, make_basis, make_case, make_g
 from torch.autograd import gradcheck, gradgradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kanfast import autograd, kan_linear, native, pack_coefficients, primitives
-from kanfast.backends import resolve_backend
-from kanfast.primitives import Spec
+from kanfast import kan_linear, pack_coefficients
+from kanfast.engine import autograd, native
+from kanfast.engine.ops import resolve_backend
+from kanfast.engine.primitives import Spec
 
 # torch loads the rules of its own forward mode by a module that it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")

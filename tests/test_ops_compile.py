@@ -5,7 +5,8 @@ import torch
 from cases import DEVICE, KNOTS, LEFT_TO_PYTHON, make_basis, make_case, tangent
 from torch._dynamo.testing import CompileCounter
 
-from kanfast import KAN, _torch, kan_linear, pack_coefficients, primitives
+from kanfast import KAN, kan_linear, pack_coefficients
+from kanfast.engine import _torch, primitives
 
 pytestmark = [
     pytest.mark.usefixtures("fresh_compiler"),

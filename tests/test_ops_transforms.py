@@ -6,7 +6,8 @@ from cases import KNOTS, make_basis, make_case
 from torch.autograd import forward_ad
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 
-from kanfast import kan_linear, primitives
+from kanfast import kan_linear
+from kanfast.engine import primitives
 
 pytestmark = [
     # torch loads the rules of its own forward mode by a module that it has deprecated.

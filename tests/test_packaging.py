@@ -28,7 +28,7 @@ def modules(top: Path, prefix: str) -> set[str]:
     return {f"{prefix}/{path.relative_to(top).as_posix()}" for path in paths}
 
 
-# kanfast.native is optional: where nothing compiles, everything else is installed.
+# kanfast.engine.native is optional: where nothing compiles, everything else is installed.
 NO_COMPILER = {**os.environ, "CC": "false", "CXX": "false"}
 
 EXPECTED = modules(ROOT / "kanfast", "kanfast") | modules(ROOT / "kernels", "kanfast/kernels")
@@ -66,7 +66,7 @@ def test_sdist_can_be_tested(built: Path) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     tests = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").glob("*.py")}
-    sources = [*ROOT.glob("kanfast/native/*.cpp"), *ROOT.glob("kanfast/native/*.h")]
+    sources = (ROOT / "kanfast/engine/native").glob("*.[ch]*")
     native = {path.relative_to(ROOT).as_posix() for path in sources}
     needed = tests | native | modules(ROOT / "kernels", "kernels") | {"Makefile", "LICENSE"}
     assert needed <= names

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from kanfast import reference
+from kanfast.engine import reference
 
 OPS = ("forward", "input_grad", "weight_grad")
 # Of the largest entry. Products of 16-bit operands are exact in float32: the operands are rounded.

@@ -13,8 +13,8 @@ from scipy.interpolate import BSpline, insert
 from torch import Tensor, nn
 
 from kanfast import KAN, KANLinear, create_dataset, parameter_groups
-from kanfast import grid as grids
-from kanfast.insertion import insert_knots, merged_knots, regrid, split_knots
+from kanfast.engine import grid as grids
+from kanfast.engine.insertion import insert_knots, merged_knots, regrid, split_knots
 
 DOUBLE = torch.float64
 
@@ -83,7 +83,7 @@ def test_the_function_stays_on_the_whole_support(degree: int, knots: str) -> Non
 
 
 def test_many_intervals_and_narrow_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kanfast.insertion._ELEMENTS", 1)  # input by input
+    monkeypatch.setattr("kanfast.engine.insertion._ELEMENTS", 1)  # input by input
     layer = KANLinear(3, 2, grid_size=3, dtype=DOUBLE)
     fine = layer.refine(1000)
     x = torch.linspace(-4, 4, 900, dtype=DOUBLE).reshape(300, 3)

@@ -14,10 +14,11 @@ from oracle import basis_values
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from kanfast import KANLinear, chunked, native
-from kanfast.native import statistics as native_statistics
-from kanfast.statistics import EdgeStatistics
-from kanfast.statistics import edge_statistics as by_backend
+from kanfast import KANLinear
+from kanfast.engine import chunked, native
+from kanfast.engine.native import statistics as native_statistics
+from kanfast.engine.statistics import EdgeStatistics
+from kanfast.engine.statistics import edge_statistics as by_backend
 
 SHAPES = ((1, 1, 1), (2, 3, 4), (7, 17, 13), (300, 2, 5), (130, 66, 7), (5000, 1, 70))
 CUBIC = make_basis(5, 3, "silu")

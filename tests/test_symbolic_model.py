@@ -12,7 +12,7 @@ from cases import make_kan, rows
 from torch import Tensor, nn
 
 from kanfast import KAN, KANLinear, create_dataset
-from kanfast.nn import symbolic as symbols
+from kanfast.nn import symbols
 from kanfast.symbolic import Library, default_library
 
 DOUBLE = torch.float64

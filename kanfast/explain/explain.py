@@ -19,139 +19,103 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import sympy
-
-from kanfast.explain import networks
-from kanfast.explain.batch import Batch
-from kanfast.explain.finish import Attempt, finish
-from kanfast.explain.names import Names
-from kanfast.explain.problem import Problem, distinct, problem_of
-from kanfast.explain.report import Explanation
-from kanfast.explain.search import EXACT, Ranking, search
-from kanfast.explain.start import guesses
 from kanfast.interpret.dataset import Dataset, check_dataset
+from kanfast.interpret.edges import live_edges
 from kanfast.interpret.progress import progress
-from kanfast.interpret.symbolic import Functions, live_edges
-from kanfast.symbolic.function import SymbolicFunction
+from kanfast.nn.network import AnyNetwork
 
 if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
+    import sympy
 
-Show = Callable[[str | None], None]
-
-_GUESS_ROWS = 256
-_FAR_WORSE = 100.0  # in mean square error
-_READ = 3  # networks of a size that formulas are read off
-_AS_GOOD = 1.1  # as the best network, in mean square error without what parameters save
-_PASSES = 3
+    from kanfast.explain.report import Explanation
+    from kanfast.interpret.candidates import Functions
 
 
 def explain(
-    model: KAN,
+    network: AnyNetwork,
     dataset: Dataset,
-    steps: int,
-    lamb: float,
-    restarts: int,
-    lib: Functions,
-    var: Sequence[str | sympy.Symbol] | None,
-    normalizer: Any,
-    output_normalizer: Any,
-    digits: int | None,
-    seconds: float,
-    seed: int,
-    log: int,
-) -> Explanation:
-    """The body of `KAN.explain`."""
+    *,
+    lib: Functions = None,
+    var: Sequence[str | sympy.Symbol] | None = None,
+    digits: int | None = None,
+    normalizer: Any = None,
+    output_normalizer: Any = None,
+    steps: int = 20,
+    lamb: float = 0.01,
+    restarts: int = 4,
+    seconds: float = 60.0,
+    seed: int = 0,
+    log: int = 1,
+) -> Explanation[AnyNetwork]:
+    """Turns data into a formula: the whole workflow, on copies; this model stays as it is.
+
+    Trains with a penalty, prunes, and reads formulas off small networks whose shapes, degrees
+    and residual functions are this model's; formulas are fitted to the data as a whole and
+    chosen by accuracy and simplicity. How, and by which rule, is said in
+    `kanfast.explain.explain` and `kanfast.explain.score`.
+
+    Networks are trained in float64 on the model's device; formulas are searched in float64 on
+    the CPU, on at most 4096 rows. Nothing but the time limit makes results differ from run to
+    run: the global generators of random numbers play no part and are not touched.
+
+    Args:
+        dataset: train_input, train_label, test_input, test_label, on the model's device: see
+            `kanfast.create_dataset`. Labels are best of the order of 1, as for `fit`. The test
+            rows only measure accuracies.
+        lib: The functions a formula may have: names or functions of the default library, or a
+            `Library`; all of the default one if None.
+        var: Names or SymPy symbols of all features; x_1, x_2, ... if None.
+        digits: Decimals of `Explanation.rounded`; if None the fewest, from 2 to 6, that add no
+            more than a tenth, plus a thousandth of the labels' deviation, to the training
+            error.
+        normalizer, output_normalizer: Means and standard deviations of the features and labels,
+            if the dataset holds (x - mean) / std: formulas are of x, in the labels' own unit.
+        steps: Steps of each training.
+        lamb: The penalty of the first training, as in `fit`, but in units of the variance of
+            the labels.
+        restarts: How many networks of each size start from new parameters.
+        seconds: After so many seconds nothing new is begun; finishing may take some more.
+        seed: Of the new parameters.
+        log: 0 for no progress bar.
+
+    Raises:
+        ValueError: Symbolic edges in this model, NaN or infinite values in the dataset, labels
+            that are all the same, or arguments that make no sense.
+        KeyError: A function the library does not have.
+    """
+    from kanfast.explain.attempts import find_formulas
+    from kanfast.explain.finish import finish
+    from kanfast.explain.names import Names
+    from kanfast.explain.problem import distinct, problem_of
+
     begin = time.monotonic()
     dataset = check_dataset(dataset)
-    if live_edges(model, symbolic=True):
+    if live_edges(network, symbolic=True):
         raise ValueError(
             "expected a model whose edges are all splines, got one with symbolic edges; "
             "call unfix_symbolic_all() first"
         )
-    if len(model.nodes):
+    if len(network.nodes):
         raise ValueError(
             "expected a model whose nodes are sums over edges, got one with multiplication nodes "
             "or affine maps of nodes; give a KAN without them: products are found as differences "
             "of squares or by logarithms"
         )
     _check(steps=steps, restarts=restarts, lamb=lamb, seconds=seconds, digits=digits or 0)
-    names = Names(model, var, normalizer, output_normalizer)
+    names = Names(network, var, normalizer, output_normalizer)
     functions = distinct(lib)
-    problem = problem_of(dataset, model.input_id, seed)
+    problem = problem_of(dataset, network.input_id, seed)
     wide = {key: value.detach().double() for key, value in dataset.items()}
     with progress(None, quiet=log == 0) as show:
-        attempts = _attempts(
-            model.copy().double(), wide, problem, functions, steps, lamb, restarts, seed,
+        attempts = find_formulas(
+            network.copy().double(), wide, problem, functions, steps, lamb, restarts, seed,
             begin + seconds, show,
         )  # fmt: skip
         show("constants")
-        return finish(attempts, model, dataset, problem, names, digits, begin)
-
-
-def _attempts(
-    model: KAN,
-    dataset: Dataset,
-    problem: Problem,
-    functions: tuple[SymbolicFunction, ...],
-    steps: int,
-    lamb: float,
-    restarts: int,
-    seed: int,
-    deadline: float,
-    show: Show,
-) -> list[Attempt]:
-    """The best formulas of each size of network, until one is good enough or the time is over."""
-    show("training with a penalty")
-    sparse = networks.sparsified(model, dataset, steps, lamb)
-    show("training without a penalty")
-    whole = [networks.trained(m.copy(), dataset, steps) for m in (model, sparse)]
-    reference, noise = min(n.error for n in whole), min(n.noise for n in whole)
-    widest = max(model.width[1:-1], default=1)
-    expected = min(max(sparse.width[1:-1], default=1) + 1, widest)
-    attempts: list[Attempt] = []
-    for index in range(_PASSES):
-        largest = widest if index else expected
-        for size in range(1, largest + 1):
-            show(f"networks with {size} hidden node{'s' * (size > 1)}, pass {index + 1}")
-            start = seed + 1_000_003 * index + 1_009 * size
-            trained = networks.of_size(model, sparse, size, dataset, steps, restarts, start)
-            best = trained[0].error
-            if index == 0 and size < largest and best > _FAR_WORSE * reference:
-                continue
-            near = [n for n in trained[:_READ] if n.error <= _FAR_WORSE * best]
-            fine = [networks.finer(network, dataset, steps) for network in near]
-            fine.sort(key=lambda network: network.error)
-            noise = min(noise, *(network.noise for network in fine))
-            rows = problem.features[:_GUESS_ROWS]
-            starts = Batch.join([guesses(network.model, rows, functions) for network in fine])
-            ranking = search(
-                starts, problem.x, problem.y, problem.floor, deadline, _reporter(show, size)
-            )
-            attempts.append(Attempt(ranking, fine[0].model))
-            if _is_good(ranking, problem, noise) or time.monotonic() > deadline:
-                return attempts
-    return attempts
-
-
-def _is_good(ranking: Ranking, problem: Problem, noise: float) -> bool:
-    """The best formula is exact, or as good as networks allow."""
-    error = ranking.errors[0].item()
-    relative = noise / problem.std.square().mean().item()
-    as_good = math.isfinite(noise) and error <= _AS_GOOD * relative
-    return as_good or error < EXACT * problem.floor
-
-
-def _reporter(show: Show, size: int) -> Callable[[Ranking], None]:
-    def report(ranking: Ranking) -> None:
-        error = ranking.errors[0].item() ** 0.5
-        nodes = f"{size} hidden node{'s' * (size > 1)}"
-        show(f"formulas with {nodes}: error {error:.1e} of the deviation")
-
-    return report
+        return finish(attempts, network, dataset, problem, names, digits, begin)
 
 
 def _check(*, steps: int, restarts: int, lamb: float, seconds: float, digits: int) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Generic
 
 import torch
 from torch import Tensor
@@ -23,14 +23,13 @@ from kanfast.explain.search import EXACT, THIN, Ranking, ranked
 from kanfast.explain.tidy import tidied
 from kanfast.explain.units import in_units, inverse
 from kanfast.interpret.dataset import Dataset
-from kanfast.nn import symbolic as symbols
+from kanfast.interpret.pruning import prune_node
+from kanfast.nn import symbols
+from kanfast.nn.network import AnyNetwork
 from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.library import Library, default_library
 from kanfast.symbolic.select import Candidate, EdgeReport
-
-if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
 
 _MOST_DIGITS = 6
 _SHARE = 1e-3  # of the labels' deviation, that rounding may add to the error
@@ -41,22 +40,22 @@ _ROWS = 1000  # of the edges' reports
 
 
 @dataclass(frozen=True)
-class Attempt:
+class Attempt(Generic[AnyNetwork]):
     """The best formulas of one size, and the most accurate network they were read off."""
 
     ranking: Ranking
-    network: KAN
+    network: AnyNetwork
 
 
 def finish(
-    attempts: Sequence[Attempt],
-    model: KAN,
+    attempts: Sequence[Attempt[AnyNetwork]],
+    model: AnyNetwork,
     dataset: Dataset,
     problem: Problem,
     names: Names,
     digits: int | None,
     begin: float,
-) -> Explanation:
+) -> Explanation[AnyNetwork]:
     """The report on the best formula of all attempts."""
     attempt = min(attempts, key=lambda a: a.ranking.scores[0].item())
     ranking = attempt.ranking
@@ -124,10 +123,10 @@ def _digits(formula: Formula, dataset: Dataset, names: Names) -> int:
     return _MOST_DIGITS
 
 
-def _as_model(simple: Batch, like: KAN) -> KAN:
+def _as_model(simple: Batch, like: AnyNetwork) -> AnyNetwork:
     """The network as a KAN with symbolic edges."""
     hidden = [list(range(count)) for count in simple.width[1:-1]]
-    model = like.prune_node(active_neurons_id=hidden)
+    model = prune_node(like, active_neurons_id=hidden)
     library = _library_of(simple.functions)
     zero = default_library()["0"]
     for l, layer in enumerate(model.kan_layers):
@@ -151,7 +150,7 @@ def _library_of(functions: Sequence[SymbolicFunction]) -> Library | None:
 
 
 def _alternatives(
-    attempts: Sequence[Attempt], problem: Problem, names: Names
+    attempts: Sequence[Attempt[AnyNetwork]], problem: Problem, names: Names
 ) -> tuple[Alternative, ...]:
     """The best formulas of all sizes; of those with the same values, the best."""
     found: list[Alternative] = []
@@ -185,7 +184,8 @@ def _edge_reports(one: Batch, problem: Problem, names: Names) -> tuple[EdgeRepor
     """For each edge, how good the formula is with other functions on it."""
     reports = []
     x, y = problem.x[:_ROWS], problem.y[:_ROWS]
-    for (l, o, i), others in substitutes(one, x[:THIN]):
+    for edge, others in substitutes(one, x[:THIN]):
+        l, i, o = edge
         others, _ = fit(others, x[:THIN], y[:THIN], 30)
         ranking = ranked(others, x, y, problem.floor, 20)
         chosen: list[Candidate] = []
@@ -199,5 +199,5 @@ def _edge_reports(one: Batch, problem: Problem, names: Names) -> tuple[EdgeRepor
             (chosen if own else rest).append(Candidate(function, (a, b, c, 0.0), r2, score))
         margin = rest[0].score - chosen[0].score if rest else math.inf
         candidates = (*chosen, *rest[: _CANDIDATES - 1])
-        reports.append(EdgeReport(f"edge ({l}, {i}, {o})", candidates, margin, True))
+        reports.append(EdgeReport(f"edge {edge}", candidates, margin, True))
     return tuple(reports)

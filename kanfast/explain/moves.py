@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kanfast.explain.batch import NONE, Batch
-from kanfast.explain.start import Edge
+from kanfast.nn.edges import Edge
 from kanfast.symbolic.fit import EdgeFits, fit_affine
 
 
@@ -50,7 +50,7 @@ def _present(batch: Batch, x: Tensor) -> tuple[list[tuple[int, Edge]], EdgeFits,
     for l, table in enumerate(batch.tables):
         curves = batch.curves(l, nodes[l])
         for k, o, i in (table != NONE).nonzero().tolist():
-            members.append((k, (l, o, i)))
+            members.append((k, Edge(l, i, o)))
             inputs.append(nodes[l][k, i])
             outputs.append(curves[k, o, i])
     y = torch.stack(outputs)
@@ -60,9 +60,10 @@ def _present(batch: Batch, x: Tensor) -> tuple[list[tuple[int, Edge]], EdgeFits,
 def _groups(edges: list[Edge]) -> list[list[Edge]]:
     """Single edges; those that share a node; those of a layer."""
     by: dict[tuple[str, int, int], list[Edge]] = {}
-    for l, o, i in edges:
+    for edge in edges:
+        l, i, o = edge
         for name in (("into", l, o), ("from", l, i), ("layer", l, 0)):
-            by.setdefault(name, []).append((l, o, i))
+            by.setdefault(name, []).append(edge)
     several = {tuple(group): group for group in by.values() if len(group) > 1}
     return [[edge] for edge in edges] + list(several.values())
 
@@ -73,7 +74,7 @@ def _nodes(edges: list[Edge], width: list[int]) -> list[list[Edge]]:
         group
         for l in range(1, len(width) - 1)
         for n in range(width[l])
-        if (group := [e for e in edges if (e[0], e[1]) == (l - 1, n) or (e[0], e[2]) == (l, n)])
+        if (group := [e for e in edges if (e.layer, e.output) == (l - 1, n) or e[:2] == (l, n)])
     ]
 
 
@@ -81,7 +82,7 @@ def _replaced(one: Batch, group: list[Edge], rows: list[int], fits: EdgeFits) ->
     """A network with the edges of a group replaced by each function."""
     count = len(one.functions)
     changed = one.take([0] * count)
-    for (l, o, i), row in zip(group, rows, strict=True):
+    for (l, i, o), row in zip(group, rows, strict=True):
         changed.tables[l][:, o, i] = torch.arange(count)
         changed.edges[l][:, o, i] = fits.affine[row, :, :3]
         changed.shifts[l][:, o] += fits.affine[row, :, 3]
@@ -90,7 +91,7 @@ def _replaced(one: Batch, group: list[Edge], rows: list[int], fits: EdgeFits) ->
 
 def _removed(one: Batch, group: list[Edge], means: list[float]) -> Batch:
     """A network without these edges; their means stay."""
-    for (l, o, i), mean in zip(group, means, strict=True):
+    for (l, i, o), mean in zip(group, means, strict=True):
         one.tables[l][:, o, i] = NONE
         one.edges[l][:, o, i] = torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64)
         one.shifts[l][:, o] += mean

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sympy
 import torch
 from torch import Tensor
 
 from kanfast.explain.batch import Batch
+from kanfast.nn.network import Network
 from kanfast.symbolic.expressions import expanded, simplest, snap
 from kanfast.symbolic.formula import Formula, SymbolicLayer, compose
-
-if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
 
 Moments = tuple[Tensor, Tensor]
 """Means and standard deviations."""
@@ -38,7 +36,7 @@ class Names:
 
     def __init__(
         self,
-        model: KAN,
+        model: Network,
         var: Sequence[str | sympy.Symbol] | None,
         normalizer: Any,
         output_normalizer: Any,

@@ -6,14 +6,16 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Generic
 
 import torch
 
+from kanfast.interpret.attribution import attribute
 from kanfast.interpret.dataset import Dataset
-
-if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
+from kanfast.interpret.fit import fit
+from kanfast.interpret.pruning import prune_edge, prune_node
+from kanfast.interpret.refinement import refine
+from kanfast.nn.network import AnyNetwork
 
 _DEAD_NODE = 1e-2
 _DEAD_EDGE = 1e-3
@@ -21,7 +23,7 @@ _FINER = 2  # times the grid intervals, for the networks formulas are read off
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Generic[AnyNetwork]):
     """A network and its mean square error on the training rows.
 
     Attributes:
@@ -29,59 +31,70 @@ class Trained:
             the noise if there is nothing else left; infinite if there are as many as labels.
     """
 
-    model: KAN
+    model: AnyNetwork
     error: float
     noise: float
 
 
-def sparsified(model: KAN, dataset: Dataset, steps: int, lamb: float) -> KAN:
+def sparsified(model: AnyNetwork, dataset: Dataset, steps: int, lamb: float) -> AnyNetwork:
     """The model trained with a penalty, without its dead hidden nodes.
 
     `lamb` is in units of the variance of the labels.
     """
     sparse = model.copy()
     variance = dataset["train_label"].var(0, correction=0).mean().item()
-    sparse.fit(dataset, steps=steps, lamb=lamb * variance, log=0)
-    scores = sparse.node_scores[1:-1]
+    fit(sparse, dataset, steps=steps, lamb=lamb * variance, log=0)
+    scores = attribute(sparse).node_scores[1:-1]
     kept = [(s > _DEAD_NODE).nonzero().flatten().tolist() or [int(s.argmax())] for s in scores]
-    return sparse.prune_node(active_neurons_id=kept)
+    return prune_node(sparse, active_neurons_id=kept)
 
 
 def of_size(
-    model: KAN, sparse: KAN, size: int, dataset: Dataset, steps: int, restarts: int, seed: int
-) -> list[Trained]:
+    model: AnyNetwork,
+    sparse: AnyNetwork,
+    size: int,
+    dataset: Dataset,
+    steps: int,
+    restarts: int,
+    seed: int,
+) -> list[Trained[AnyNetwork]]:
     """Networks with at most `size` nodes in every hidden layer, the most accurate first.
 
     The first to train are the most important nodes of the sparsified model; the others start from
     new parameters.
     """
-    nodes = [score.argsort(descending=True)[:size].tolist() for score in sparse.node_scores[1:-1]]
-    found = [trained(sparse.prune_node(active_neurons_id=nodes), dataset, steps)]
+    nodes = [
+        score.argsort(descending=True)[:size].tolist()
+        for score in attribute(sparse).node_scores[1:-1]
+    ]
+    found = [trained(prune_node(sparse, active_neurons_id=nodes), dataset, steps)]
     counts = [range(min(size, width)) for width in model.width[1:-1]]
-    smaller = model.prune_node(active_neurons_id=counts)
+    smaller = prune_node(model, active_neurons_id=counts)
     found += [
         trained(_renewed(smaller, seed + restart), dataset, steps) for restart in range(restarts)
     ]
     return sorted(found, key=lambda network: network.error)
 
 
-def finer(network: Trained, dataset: Dataset, steps: int) -> Trained:
+def finer(network: Trained[AnyNetwork], dataset: Dataset, steps: int) -> Trained[AnyNetwork]:
     """The network on a finer grid, trained on, without dead edges; on the old one if that fails."""
     grid_size = [_FINER * layer.grid_size for layer in network.model.kan_layers]
     fine = network.model
     for l, size in enumerate(grid_size):
-        fine = fine.refine(size, [l])
-    fine.prune_edge(_DEAD_EDGE, x=dataset["train_input"])
+        fine = refine(fine, size, [l])
+    prune_edge(fine, _DEAD_EDGE, x=dataset["train_input"])
     result = trained(fine, dataset, steps, update_grid=False)
     return result if result.error < 4 * network.error else network
 
 
-def trained(model: KAN, dataset: Dataset, steps: int, *, update_grid: bool = True) -> Trained:
+def trained(
+    model: AnyNetwork, dataset: Dataset, steps: int, *, update_grid: bool = True
+) -> Trained[AnyNetwork]:
     """The model after `fit` without penalty, in place."""
     with warnings.catch_warnings():
         # a start from which training fails is one of several
         warnings.simplefilter("ignore", RuntimeWarning)
-        model.fit(dataset, steps=steps, log=0, update_grid=update_grid)
+        fit(model, dataset, steps=steps, log=0, update_grid=update_grid)
     with torch.no_grad():
         difference = model(dataset["train_input"]) - dataset["train_label"]
     error, labels = difference.square().mean().item(), difference.numel()
@@ -93,7 +106,7 @@ def trained(model: KAN, dataset: Dataset, steps: int, *, update_grid: bool = Tru
     return Trained(model, error, noise)
 
 
-def _renewed(model: KAN, seed: int) -> KAN:
+def _renewed(model: AnyNetwork, seed: int) -> AnyNetwork:
     """A copy with new parameters; the global generator stays as it is."""
     fresh = model.copy()
     devices: Sequence[torch.device] = []

@@ -8,33 +8,43 @@ from typing import Any
 import sympy
 from matplotlib.figure import Figure
 from matplotlib.mathtext import MathTextParser
+from torch import Tensor
 
 from kanfast import plot
-from kanfast.explain.report import Explanation, latex, named
+from kanfast.explain.equations import latex, named
+from kanfast.nn.network import Network
+from kanfast.symbolic.formula import Formula
 
 _SIZE = (10.0, 5.2)
 _LONGEST = 90
 
 
 def picture(
-    report: Explanation, in_vars: Sequence[Any] | None, out_vars: Sequence[Any] | None
+    formula: Formula,
+    panels: Sequence[tuple[Network, str, float]],
+    samples: Tensor,
+    in_vars: Sequence[Any] | None,
+    out_vars: Sequence[Any] | None,
 ) -> Figure:
-    """The body of `Explanation.figure`."""
-    names = report.formula.inputs if in_vars is None else in_vars
-    outputs = named(report.rounded, out_vars)
+    """Networks side by side under the formula.
+
+    Args:
+        formula: What is written above.
+        panels: The two networks, what each is called, and its root mean square error.
+        samples, in_vars, out_vars: As in `kanfast.plot.network`.
+    """
+    names = formula.inputs if in_vars is None else in_vars
+    outputs = named(formula, out_vars)
     figure = Figure(figsize=_SIZE, facecolor="white")
     heading = "\n".join(_line(name, output) for name, output in outputs)
     figure.text(0.5, 0.97, heading, ha="center", va="top", fontsize=15)
     labels = [sympy.Symbol(name) for name, _ in outputs] if out_vars is None else out_vars
-    top = 0.86 - 0.06 * (len(report.rounded.outputs) - 1)
-    for left, model, title, accuracy in (
-        (0.0, report.numeric, "as learned", report.numeric_accuracy),
-        (0.5, report.symbolic, "as a formula", report.formula_accuracy),
-    ):
+    top = 0.86 - 0.06 * (len(outputs) - 1)
+    for left, (network, title, rmse) in zip((0.0, 0.5), panels, strict=True):
         axes = figure.add_axes((left, 0.0, 0.5, top))
         plot.network(
-            model, report.samples, in_vars=names, out_vars=labels,
-            title=f"{title}: test RMSE {accuracy.rmse:.1e}", ax=axes,
+            network, samples, in_vars=names, out_vars=labels,
+            title=f"{title}: test RMSE {rmse:.1e}", ax=axes,
         )  # fmt: skip
     return figure
 

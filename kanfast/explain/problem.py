@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from kanfast.explain.score import floor_of
+from kanfast.interpret.candidates import Functions, candidates
 from kanfast.interpret.dataset import Dataset
-from kanfast.interpret.symbolic import Functions, candidates
 from kanfast.symbolic.function import SymbolicFunction
 
 _ROWS = 4096

@@ -5,19 +5,18 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
 import sympy
 from torch import Tensor
 
+from kanfast.explain.equations import latex, named
+from kanfast.nn.network import AnyNetwork
 from kanfast.symbolic.formula import Formula
 from kanfast.symbolic.select import EdgeReport
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from kanfast.nn.kan import KAN
-
 
 _UNCERTAIN_BITS = 5.0
 
@@ -51,7 +50,7 @@ class Alternative:
 
 
 @dataclass(frozen=True, eq=False)
-class Explanation:
+class Explanation(Generic[AnyNetwork]):
     """A formula for a dataset. `print` it, or let a notebook show it.
 
     Attributes:
@@ -80,8 +79,8 @@ class Explanation:
     rounded_accuracy: Accuracy
     edges: tuple[EdgeReport, ...]
     alternatives: tuple[Alternative, ...]
-    numeric: KAN
-    symbolic: KAN
+    numeric: AnyNetwork
+    symbolic: AnyNetwork
     samples: Tensor
     seconds: float
 
@@ -104,7 +103,11 @@ class Explanation:
         """
         from kanfast.explain.picture import picture
 
-        return picture(self, in_vars, out_vars)
+        panels = (
+            (self.numeric, "as learned", self.numeric_accuracy.rmse),
+            (self.symbolic, "as a formula", self.formula_accuracy.rmse),
+        )
+        return picture(self.rounded, panels, self.samples, in_vars, out_vars)
 
     def __str__(self) -> str:
         return self.text()
@@ -143,20 +146,6 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         return f"{self._repr_latex_()}<pre>{html.escape(str(self))}</pre>"
-
-
-def named(formula: Formula, out_vars: Sequence[Any] | None = None) -> list[tuple[str, sympy.Expr]]:
-    """The outputs and what they are called: y, or f if that is a variable."""
-    count = len(formula.outputs)
-    if out_vars is None:
-        letter = "f" if any(str(v) == "y" for v in formula.inputs) else "y"
-        out_vars = [letter] if count == 1 else [f"{letter}_{k}" for k in range(1, count + 1)]
-    return list(zip(map(str, out_vars), formula.outputs, strict=True))
-
-
-def latex(expr: sympy.Expr) -> str:
-    """LaTeX, with a thin space between factors: names may have several letters."""
-    return str(sympy.latex(expr, mul_symbol=r" \, "))
 
 
 def _short(formula: Formula) -> str:

@@ -5,22 +5,17 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from kanfast.explain.batch import Batch
-from kanfast.interpret.symbolic import edge_samples, live_edges
+from kanfast.interpret.edges import edge_samples, live_edges
+from kanfast.nn.edges import Edge
+from kanfast.nn.network import Network
 from kanfast.symbolic.fit import EdgeFits, fit_affine
 from kanfast.symbolic.function import SymbolicFunction
 from kanfast.symbolic.select import scores
-
-if TYPE_CHECKING:
-    from kanfast.nn.kan import KAN
-
-Edge = tuple[int, int, int]
-"""Layer, output, input."""
 
 # How far edges of a numeric network may be from the right functions (1 - r2): where several nodes
 # share the work, curves are bent that could as well be straight.
@@ -28,16 +23,15 @@ _TOLERANCES = (3e-1, 1e-1, 1e-2, 1e-3, 1e-5, 1e-8)
 _GUESSES = 40  # for each tolerance and grouping
 
 
-def guesses(model: KAN, x: Tensor, functions: tuple[SymbolicFunction, ...]) -> Batch:
+def guesses(model: Network, x: Tensor, functions: tuple[SymbolicFunction, ...]) -> Batch:
     """Symbolic networks like a numeric one, starting points for a fit of all their parameters.
 
     Every edge has its fits; combinations of functions are tried in the order of the sum of their
     scores (`kanfast.symbolic.scores`), at several tolerances: each edge by itself, and with one
     function for all edges that leave a node, as in sums and differences of the same terms.
     """
-    live = live_edges(model, symbolic=False)
-    inputs, outputs = edge_samples(model, live, x)
-    edges = [(l, o, i) for l, i, o in live]
+    edges = live_edges(model, symbolic=False)
+    inputs, outputs = edge_samples(model, edges, x)
     fits = fit_affine(inputs, outputs, functions)
     picked: dict[tuple[int, ...], None] = {}
     for tolerance in _TOLERANCES:
@@ -58,7 +52,7 @@ def _assembled(
 ) -> Batch:
     """The networks with these functions [K, E]."""
     batch = Batch.empty(fits.functions, width, len(chosen))
-    for e, (l, o, i) in enumerate(edges):
+    for e, (l, i, o) in enumerate(edges):
         params = fits.affine[e, chosen[:, e]]
         batch.tables[l][:, o, i] = chosen[:, e]
         batch.edges[l][:, o, i] = params[:, :3]
@@ -71,8 +65,8 @@ def _groupings(edges: Sequence[Edge], depth: int) -> list[list[list[int]]]:
     single: dict[tuple[int, ...], list[int]] = {}
     by_node: dict[tuple[int, ...], list[int]] = {}
     by_layer: dict[tuple[int, ...], list[int]] = {}
-    for e, (l, o, i) in enumerate(edges):
-        single.setdefault((l, o, i), []).append(e)
+    for e, (l, i, o) in enumerate(edges):
+        single.setdefault((l, i, o), []).append(e)
         by_node.setdefault((l, i), []).append(e)
         by_layer.setdefault((l,) if l == depth - 1 else (l, i), []).append(e)
     return [list(groups.values()) for groups in (single, by_node, by_layer)]

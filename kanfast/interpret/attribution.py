@@ -13,15 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import overload
 
 import torch
 from torch import Tensor
 
-from kanfast.statistics import EdgeStatistics
-
-if TYPE_CHECKING:
-    from kanfast.nn.stack import LayerStack, Trace
+from kanfast.engine.statistics import EdgeStatistics
+from kanfast.nn.network import Network, Trace
 
 # Keeps the scores of a node that does not vary finite; pykan's value.
 _FLOOR = 1e-4
@@ -65,12 +63,12 @@ class Attribution:
     subnode_scores_all: list[Tensor]
 
 
-def activity(model: LayerStack, trace: Trace) -> list[LayerActivity]:
+def activity(network: Network, trace: Trace) -> list[LayerActivity]:
     """What the layers do, from `KAN.trace` of a batch; differentiable once."""
     layers = []
-    for index, layer in enumerate(model.kan_layers):
+    for index, layer in enumerate(network.kan_layers):
         x, y = trace.nodes[index], trace.subnodes[index]
-        nodes = model.nodes_after(index)
+        nodes = network.nodes_after(index)
         layers.append(
             LayerActivity(
                 layer.edge_statistics(x),
@@ -109,17 +107,57 @@ def node_attributions(layers: Sequence[LayerActivity]) -> list[Tensor]:
     ]
 
 
+@overload
+def attribute(
+    network: Network,
+    l: None = None,
+    i: None = None,
+    out_score: Tensor | None = None,
+    *,
+    x: Tensor | None = None,
+) -> Attribution: ...
+
+
+@overload
+def attribute(
+    network: Network,
+    l: int,
+    i: int | None = None,
+    out_score: None = None,
+    *,
+    x: Tensor | None = None,
+) -> Tensor: ...
+
+
 @torch.no_grad()
 def attribute(
-    model: LayerStack,
+    network: Network,
     l: int | None = None,
     i: int | None = None,
     out_score: Tensor | None = None,
     *,
     x: Tensor | None = None,
 ) -> Attribution | Tensor:
-    """The body of `KAN.attribute`."""
-    layers = activity(model, model.trace(model.samples_or(x)))
+    """Scores of edges and nodes: pykan 2.0's backward attribution.
+
+    Each output starts with score 1. The score of a node is divided among the edges into it in
+    proportion to the deviation of their values over the samples, and that of an edge goes to
+    the node it comes from.
+
+    Args:
+        l: Layer of nodes, 1 (after the first layer) to the number of layers.
+        i: One of its nodes.
+        out_score: Scores of the outputs, [outputs], in place of 1.
+        x: Samples [..., inputs]; `samples` if None.
+
+    Returns:
+        Without l the `Attribution` of the outputs. With l the scores of the inputs for each
+        node of that layer, times its own score, [nodes, inputs]; with i as well, [inputs].
+
+    Raises:
+        ValueError: No samples, or no such node.
+    """
+    layers = activity(network, network.trace(network.samples_or(x)))
     if l is None:
         if i is not None:
             raise ValueError(f"a node is (l, i), got i = {i} without l")

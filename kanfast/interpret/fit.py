@@ -6,7 +6,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,37 +14,71 @@ from torch import Tensor
 from kanfast.interpret.dataset import Dataset, check_dataset
 from kanfast.interpret.optimizer import OptimizerLike, make_optimizer
 from kanfast.interpret.progress import progress
-from kanfast.interpret.regularization import RegMetric, check_metric, regularization
-
-if TYPE_CHECKING:
-    from kanfast.nn.workflow import TrainedStack
+from kanfast.interpret.regularization import RegMetric, check_metric, penalty
+from kanfast.nn.network import Network
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def fit(
-    model: TrainedStack,
+    network: Network,
     dataset: Dataset,
-    opt: OptimizerLike,
-    steps: int,
-    log: int,
-    lamb: float,
-    lamb_l1: float,
-    lamb_entropy: float,
-    lamb_coef: float,
-    lamb_coefdiff: float,
-    update_grid: bool,
-    grid_update_num: int,
-    loss_fn: Loss | None,
-    lr: float,
-    start_grid_update_step: int,
-    stop_grid_update_step: int,
-    batch: int,
-    metrics: Sequence[Callable[[], Any]] | None,
-    reg_metric: RegMetric,
-    seed: int,
+    opt: OptimizerLike = "LBFGS",
+    steps: int = 100,
+    log: int = 1,
+    lamb: float = 0.0,
+    lamb_l1: float = 1.0,
+    lamb_entropy: float = 2.0,
+    lamb_coef: float = 0.0,
+    lamb_coefdiff: float = 0.0,
+    update_grid: bool = True,
+    grid_update_num: int = 10,
+    loss_fn: Loss | None = None,
+    lr: float = 1.0,
+    start_grid_update_step: int = -1,
+    stop_grid_update_step: int = 50,
+    batch: int = -1,
+    metrics: Sequence[Callable[[], Any]] | None = None,
+    reg_metric: RegMetric = "edge_forward_spline_n",
+    *,
+    seed: int = 0,
 ) -> dict[str, list[float]]:
-    """The body of `KAN.fit`."""
+    """Trains on a pykan dataset, with pykan's arguments.
+
+    The objective is loss + lamb * `regularization` of the rows of the step. Knots follow the
+    samples (`update_grid_from_samples`) every stop_grid_update_step // grid_update_num steps,
+    from start_grid_update_step on and before stop_grid_update_step. Afterwards `samples` are
+    the training inputs. Frozen parameters stay as they are.
+
+    If a loss is not finite, training stops with a RuntimeWarning, and the model is as it was
+    before that step. Where L-BFGS finds no way further down, the model stays as it is.
+
+    Args:
+        dataset: train_input, train_label, test_input, test_label, of the model's dtype and on
+            its device: see `kanfast.create_dataset`.
+        opt: "LBFGS" (torch's, with a strong-Wolfe line search), the name of another optimizer
+            in torch.optim, such as "Adam", its class, or an optimizer (then lr is its own).
+        steps: Number of steps. One of L-BFGS has up to 20 iterations.
+        log: Every how many steps the progress bar (if tqdm is installed) shows new losses; 0
+            for no bar.
+        lamb, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff, reg_metric: As in
+            `regularization`, times lamb.
+        update_grid, grid_update_num, start_grid_update_step, stop_grid_update_step: See above.
+        loss_fn: (prediction, label) -> scalar; the mean squared error if None.
+        lr: Learning rate; that of L-BFGS is the length of the first trial steps.
+        batch: Rows of a step, drawn anew for each one (of training and test rows); -1 for all.
+        metrics: Functions without arguments that return a number, called after every step.
+        seed: Of the drawn rows.
+
+    Returns:
+        A list with one number for each step under each of: "train_loss" and "test_loss", root
+        mean squared errors (values of `loss_fn` if given), "reg", and the metrics' names.
+        test_loss is taken after the step; train_loss and reg as well for L-BFGS, and before the
+        step for others.
+
+    Raises:
+        ValueError, TypeError: Arguments that make no sense, with what is expected.
+    """
     dataset = check_dataset(dataset)
     check_metric(reg_metric)
     _check_counts(steps=steps, log=log)
@@ -55,24 +89,24 @@ def fit(
         )
     if batch != -1 and batch < 1:
         raise ValueError(f"batch must be -1 for all rows, or at least 1, got {batch}")
-    optimizer = make_optimizer(model, opt, lr)
+    optimizer = make_optimizer(network, opt, lr)
     loss_of = _mean_squared_error if loss_fn is None else loss_fn
     grid_update_every = max(1, stop_grid_update_step // max(1, grid_update_num))
     generator = torch.Generator().manual_seed(seed)
     metrics = metrics or ()
     names = ["train_loss", "test_loss", "reg", *(_name(metric) for metric in metrics)]
     history: dict[str, list[float]] = {name: [] for name in names}
-    model.samples = dataset["train_input"].detach()
+    network.samples = dataset["train_input"].detach()
     whole = batch == -1 or batch >= len(dataset["train_input"])
     weights = (lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
 
     def terms(x: Tensor, y: Tensor) -> list[Tensor]:
         """The loss and, if there is one, the penalty."""
-        trace = model.trace(x)
+        trace = network.trace(x)
         loss = loss_of(trace.nodes[-1], y)
         if lamb == 0:
             return [loss]
-        return [loss, regularization(model, trace, reg_metric, *weights)]
+        return [loss, penalty(network, trace, reg_metric, *weights)]
 
     def step(x: Tensor, y: Tensor, same: bool) -> list[Tensor]:
         last: list[Tensor] = []
@@ -88,7 +122,7 @@ def fit(
 
     with progress(steps, quiet=log == 0) as show:
         for index in range(steps):
-            kept = _state(model)
+            kept = _state(network)
             x, y = _rows(dataset, "train", batch, generator)
             moves_grid = (
                 update_grid
@@ -96,18 +130,18 @@ def fit(
                 and index % grid_update_every == 0
             )
             if moves_grid:
-                model.update_grid_from_samples(x)
+                network.update_grid_from_samples(x)
                 optimizer.restart()
             losses = step(x, y, same=index > 0 and whole and not moves_grid)
             with torch.no_grad():
                 x, y = _rows(dataset, "test", batch, generator)
-                values = torch.stack([loss_of(model(x), y), *losses]).tolist()
+                values = torch.stack([loss_of(network(x), y), *losses]).tolist()
             test, train, reg = (*values, 0.0)[:3]
             if not all(map(math.isfinite, values)):
-                model.load_state_dict(kept)
+                network.load_state_dict(kept)
                 if moves_grid or not (optimizer.searches and _converged(history["train_loss"])):
                     message = _stopped(index, train, reg, test)
-                    warnings.warn(message, RuntimeWarning, stacklevel=3)
+                    warnings.warn(message, RuntimeWarning, stacklevel=2)
                     break
                 # No step leads further down, and the line search has divided 0 by 0.
                 optimizer.restart()
@@ -143,9 +177,9 @@ def _rows(
     return x[index], y[index]
 
 
-def _state(model: TrainedStack) -> dict[str, Any]:
+def _state(network: Network) -> dict[str, Any]:
     """A copy of the state dict: of its tensors quickly, as this is done in every step."""
-    state = model.state_dict()
+    state = network.state_dict()
     return {k: t.clone() if isinstance(t, Tensor) else copy.deepcopy(t) for k, t in state.items()}
 
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from kanfast.nn.workflow import TrainedStack
+from torch import Tensor, nn
 
 OptimizerLike = str | type[torch.optim.Optimizer] | torch.optim.Optimizer
 
@@ -141,7 +138,7 @@ class AnyOptimizer:
             self._optimizer.state.clear()
 
 
-def make_optimizer(model: TrainedStack, opt: OptimizerLike, lr: float) -> Steps:
+def make_optimizer(model: nn.Module, opt: OptimizerLike, lr: float) -> Steps:
     """The optimizer of `KAN.fit`.
 
     Raises:

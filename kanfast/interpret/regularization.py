@@ -10,7 +10,7 @@ columns.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -23,10 +23,8 @@ from kanfast.interpret.attribution import (
     node_attributions,
     standard_deviation,
 )
-from kanfast.nn.symbolic import symbolic_mask
-
-if TYPE_CHECKING:
-    from kanfast.nn.stack import LayerStack, Trace
+from kanfast.nn.network import Network, Trace
+from kanfast.nn.symbols import symbolic_mask
 
 RegMetric = Literal[
     "edge_forward_l1",
@@ -47,7 +45,36 @@ def check_metric(reg_metric: str) -> None:
 
 
 def regularization(
-    model: LayerStack,
+    network: Network,
+    x: Tensor | None = None,
+    reg_metric: RegMetric = "edge_forward_spline_n",
+    lamb_l1: float = 1.0,
+    lamb_entropy: float = 2.0,
+    lamb_coef: float = 0.0,
+    lamb_coefdiff: float = 0.0,
+) -> Tensor:
+    """Penalty on what the edges do at the samples x; differentiable once.
+
+    Summed over the layers: lamb_l1 times the sum of the sizes of edges, lamb_entropy times an
+    entropy of their shares, lamb_coef (lamb_coefdiff) times the mean over outputs of absolute
+    coefficients (differences of neighbours).
+
+    Args:
+        x: Samples [..., inputs]; `samples` if None.
+        reg_metric: What the size of an edge is: "edge_forward_l1", its mean |phi|, with the
+            entropy of all shares in a layer (the KAN paper, eqs. 2.17-2.20); or one of pykan's,
+            with the mean entropies of rows and columns: "edge_forward_spline_u", the deviation
+            of phi; "edge_forward_spline_n", that over the deviation of the input plus 0.1, and
+            0 for symbolic edges; "edge_forward_sum", the same with symbolic edges (pykan's has
+            no gradient); "edge_backward", the edge scores of `attribute`; "node_backward", the
+            scores of inputs for all nodes.
+    """
+    trace = network.trace(network.samples_or(x))
+    return penalty(network, trace, reg_metric, lamb_l1, lamb_entropy, lamb_coef, lamb_coefdiff)
+
+
+def penalty(
+    network: Network,
     trace: Trace,
     reg_metric: RegMetric,
     lamb_l1: float,
@@ -55,18 +82,18 @@ def regularization(
     lamb_coef: float,
     lamb_coefdiff: float,
 ) -> Tensor:
-    """The body of `KAN.regularization`, from `KAN.trace` of a batch."""
+    """The value of `regularization`, from `Network.trace` of a batch."""
     check_metric(reg_metric)
     total = trace.nodes[-1].new_zeros(())
     if lamb_l1 != 0 or lamb_entropy != 0:
-        sizes = edge_sizes(model, trace, reg_metric)
+        sizes = edge_sizes(network, trace, reg_metric)
         for size in sizes:
             if reg_metric == "edge_forward_l1":
                 total = total + lamb_l1 * size.sum() + lamb_entropy * _entropy(size)
             else:
                 total = total + _PykanPenalty.apply(size, lamb_l1, lamb_entropy)
     if lamb_coef != 0 or lamb_coefdiff != 0:
-        for layer in model.kan_layers:
+        for layer in network.kan_layers:
             coefficients: Tensor = layer.spline_weight
             if layer.mask is not None:
                 coefficients = torch.where(layer.mask.unsqueeze(-1), coefficients, 0)
@@ -75,14 +102,14 @@ def regularization(
     return total
 
 
-def edge_sizes(model: LayerStack, trace: Trace, reg_metric: str) -> list[Tensor]:
+def edge_sizes(network: Network, trace: Trace, reg_metric: str) -> list[Tensor]:
     """A matrix of sizes for each layer: [O, I], or [nodes, inputs] for "node_backward"."""
     if reg_metric in ("edge_backward", "node_backward"):
-        layers = activity(model, trace)
+        layers = activity(network, trace)
         if reg_metric == "node_backward":
             return node_attributions(layers)
         return backward_scores(layers, identity(layers)).edge_scores
-    inputs = list(zip(model.kan_layers, trace.nodes[:-1], strict=True))
+    inputs = list(zip(network.kan_layers, trace.nodes[:-1], strict=True))
     edges = [layer.edge_statistics(x) for layer, x in inputs]
     if reg_metric == "edge_forward_l1":
         return [statistics.mean_abs for statistics in edges]
@@ -96,7 +123,7 @@ def edge_sizes(model: LayerStack, trace: Trace, reg_metric: str) -> list[Tensor]
         return sizes
     return [
         size if layer.symbolic is None else torch.where(symbolic_mask(layer), 0, size)
-        for size, layer in zip(sizes, model.kan_layers, strict=True)
+        for size, layer in zip(sizes, network.kan_layers, strict=True)
     ]
 
 

@@ -1,6 +1,1 @@
-"""The modules: `KANLinear`, and `KAN`, a stack of them."""
-
-from kanfast.nn.kan import KAN
-from kanfast.nn.linear import KANLinear
-
-__all__ = ["KAN", "KANLinear"]
+"""The modules: layers, `KANLinear`, and a network of them, `Network`."""

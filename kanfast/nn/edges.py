@@ -7,12 +7,24 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from kanfast.basis import Basis, spline_basis
+from kanfast.engine.basis import Basis, spline_basis
+from kanfast.nn.layer import Layer
+from kanfast.nn.masks import scaled_spline_weight
 from kanfast.nn.residual import fused_name
 
 if TYPE_CHECKING:
-    from kanfast.nn.linear import KANLinear
     from kanfast.symbolic.edges import SymbolicEdges
+
+
+class Edge(NamedTuple):
+    """An edge of a network, as pykan counts. It equals the tuple (layer, input, output)."""
+
+    layer: int
+    input: int
+    output: int
+
+    def __str__(self) -> str:
+        return f"({self.layer}, {self.input}, {self.output})"
 
 
 class EdgeParts(NamedTuple):
@@ -30,7 +42,7 @@ class EdgeParts(NamedTuple):
 
 @torch.no_grad()
 def edge_parts(
-    layer: KANLinear, points: Tensor, edges: Tensor, symbols: SymbolicEdges | Tensor | None = None
+    layer: Layer, points: Tensor, edges: Tensor, symbols: SymbolicEdges | Tensor | None = None
 ) -> EdgeParts:
     """The functions of some edges.
 
@@ -48,7 +60,7 @@ def edge_parts(
     spline, residual, symbolic = (points.new_zeros(len(points), len(edges)) for _ in range(3))
     # By their knots: what is equally spaced is so up to rounding.
     basis = Basis(layer.grid_size, layer.spline_order, "none", uniform=False)
-    grid, weight = (t.detach().cpu().double() for t in (layer.grid, layer.scaled_spline_weight))
+    grid, weight = (t.detach().cpu().double() for t in (layer.grid, scaled_spline_weight(layer)))
     for i in ins.unique():
         chosen = ins == i
         functions = spline_basis(points[:, i, None], grid[i, None], basis)[..., 0]
@@ -70,7 +82,7 @@ def edge_parts(
     return EdgeParts(spline, residual, symbolic)
 
 
-def base_weight(layer: KANLinear) -> Tensor | None:
+def base_weight(layer: Layer) -> Tensor | None:
     """Factors [O, I] of the residual function, 0 for edges without a spline; None without one."""
     weight = layer.base_weight
     if weight is None or layer.mask is None:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kanfast import checks
-from kanfast.activations import Activation
-from kanfast.backends import Backend
-from kanfast.basis import MAX_DEGREE
-from kanfast.layer import layer
-from kanfast.nn.gridded import at_least_float32
-from kanfast.nn.measured import MeasuredLayer
+from kanfast.engine import checks
+from kanfast.engine.activations import Activation
+from kanfast.engine.backends import Backend
+from kanfast.engine.layer import layer
+from kanfast.nn import knots, masks, measures, parameters, resize, splines, symbols
+from kanfast.nn.layer import check_features
 from kanfast.nn.residual import fused_name, make_residual
 from kanfast.nn.selection import Selection
 
+if TYPE_CHECKING:  # SymPy, behind it, takes a while
+    from kanfast.symbolic.edges import SymbolicEdges
 
-class KANLinear(MeasuredLayer):
+Self = TypeVar("Self", bound="KANLinear")
+
+
+class KANLinear(nn.Module):
     """A layer whose every edge is a function: a B-spline plus a residual activation.
 
         y[..., o] = sum_i base_weight[o,i] b(x[..., i]) + spline_scaler[o,i] spline[o,i](x[..., i])
@@ -69,6 +72,24 @@ class KANLinear(MeasuredLayer):
         TypeError: A `base_activation` that is neither a module nor makes one.
     """
 
+    grid: Tensor
+    base_weight: nn.Parameter | None
+    spline_scaler: nn.Parameter
+    mask: Tensor | None
+    symbolic: SymbolicEdges | None
+    _uniform: bool
+    _looked_at: tuple[Tensor, int]
+
+    reset_parameters = parameters.reset_parameters
+    refresh_grid = knots.refresh_grid
+    update_grid = splines.update_grid
+    refine = resize.refine
+    b_splines = splines.b_splines
+    curve2coeff = splines.curve2coeff
+    set_mask = masks.set_mask
+    edge_statistics = measures.edge_statistics
+    regularization_loss = measures.regularization_loss
+
     def __init__(
         self,
         in_features: int,
@@ -88,7 +109,7 @@ class KANLinear(MeasuredLayer):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        _check_sizes(in_features, out_features, grid_size, spline_order, grid_range)
+        parameters.check_sizes(in_features, out_features, grid_size, spline_order, grid_range)
         self.in_features = in_features
         self.out_features = out_features
         self.grid_size = grid_size
@@ -102,12 +123,12 @@ class KANLinear(MeasuredLayer):
         self.backend = backend
 
         dtype = dtype or torch.get_default_dtype()
-        self.register_buffer("grid", self._initial_grid(device, at_least_float32(dtype)))
+        self.register_buffer("grid", knots.initial_grid(self, device, dtype))
         edges = torch.empty(out_features, in_features, device=device, dtype=dtype)
-        splines = edges.new_empty(out_features, in_features, grid_size + spline_order)
+        coefficients = edges.new_empty(out_features, in_features, grid_size + spline_order)
         has_base = base_activation is not None
         self.register_parameter("base_weight", nn.Parameter(edges) if has_base else None)
-        self.spline_weight = nn.Parameter(splines)
+        self.spline_weight = nn.Parameter(coefficients)
         if enable_standalone_scale_spline:
             self.spline_scaler = nn.Parameter(torch.empty_like(edges))
         self.base_activation = make_residual(base_activation)
@@ -127,33 +148,22 @@ class KANLinear(MeasuredLayer):
         checks.check_backend(backend)
         self._backend: Backend = backend
 
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Draws new parameters for the present grid, as efficient-kan does and in its order."""
-        if self.spline_weight.is_meta:
-            return
-        if self.base_weight is not None:
-            nn.init.kaiming_uniform_(self.base_weight, a=math.sqrt(5) * self.scale_base)
-        weight = self.spline_weight
-        points = self._core_knots().T
-        noise = torch.rand(
-            *points.shape,
-            self.out_features,
-            device=weight.device,
-            dtype=at_least_float32(weight.dtype),
-        )
-        noise = (noise - 1 / 2) * self.scale_noise / self.grid_size
-        factor = 1.0 if self.enable_standalone_scale_spline else self.scale_spline
-        weight.copy_(factor * self.curve2coeff(points, noise))
-        if self.enable_standalone_scale_spline:
-            nn.init.kaiming_uniform_(self.spline_scaler, a=math.sqrt(5) * self.scale_spline)
+    @property
+    def edge_mask(self) -> Tensor:
+        """Which edges are there, as splines or symbolic functions: bool [O, I]."""
+        return symbols.edge_mask(self)
+
+    @property
+    def scaled_spline_weight(self) -> Tensor:
+        """Coefficients [O, I, G+k] with the factor of each edge, 0 for removed ones."""
+        return masks.scaled_spline_weight(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """x [..., I] -> y [..., O]; any number of rows, also none.
 
         Inputs without a live edge are not looked at.
         """
-        activation = fused_name(self._modules.get("base_activation") or self.base_activation)
+        activation = fused_name(self.base_activation)
         if activation is None or self._only_base_is_trained():
             # Fused, the gradient of base_weight alone would cost that of all the splines.
             y = self._fused(x, "none") + self._base(x)
@@ -165,19 +175,18 @@ class KANLinear(MeasuredLayer):
     def _fused(self, x: Tensor, activation: Activation) -> Tensor:
         """The splines, and a residual function of this name, in one call of the engine."""
         weight, base, grid = self.spline_weight, self.base_weight, self.grid
-        scaler = self._scaler()
+        scaler = masks.scaler_of(self)
         if activation == "none":
             base = None
         if self._buffers.get("mask") is not None:
-            base = None if base is None else self._masked(base)
+            base = None if base is None else masks.masked(self, base)
             live = self._live_inputs.of(self.mask)
             if live is not None:
-                self._check_features("x", x)
-                x, grid = x.index_select(-1, live), grid[live]
-                weight, base, scaler = (
-                    None if t is None else t.index_select(1, live) for t in (weight, base, scaler)
-                )  # type: ignore[assignment]  # there is a weight
-        basis = self._basis(activation)
+                check_features(self, "x", x)
+                x, weight, grid = x[..., live], weight[:, live], grid[live]
+                base = None if base is None else base[:, live]
+                scaler = None if scaler is None else scaler[:, live]
+        basis = knots.basis_of(self, activation)
         return layer(x, weight, base, scaler, grid, basis=basis, backend=self._backend)
 
     def _base(self, x: Tensor) -> Tensor:
@@ -187,7 +196,7 @@ class KANLinear(MeasuredLayer):
                 "base_activation and base_weight must be both there or both None, got "
                 f"{act} and {None if weight is None else list(weight.shape)}: set both"
             )
-        values, masked = act(x), self._masked(weight)
+        values, masked = act(x), masks.masked(self, weight)
         live = self._live_inputs.of(self.mask)
         if live is not None:
             values, masked = values.index_select(-1, live), masked[:, live]
@@ -199,30 +208,25 @@ class KANLinear(MeasuredLayer):
         scaled = self.enable_standalone_scale_spline and self.spline_scaler.requires_grad
         return not (self.spline_weight.requires_grad or scaled)
 
+    def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves and casts as every module; a cast to 16 bits leaves the grid at float32."""
+        before = self.grid
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        knots.keep_wide(self, before)
+        self._live_inputs.of(self.mask)
+        return self
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        masks.make_room(self, state_dict, prefix)
+        symbols.make_room(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+        self.grid = self.grid.to(knots.at_least_float32(self.grid.dtype))
+        self.refresh_grid()
+        self._live_inputs.of(self.mask)
+
     def extra_repr(self) -> str:
         """Sizes and backend, for `print(layer)`."""
         names = ("in_features", "out_features", "grid_size", "spline_order", "backend")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-
-
-def _check_sizes(
-    in_features: int,
-    out_features: int,
-    grid_size: int,
-    spline_order: int,
-    grid_range: Sequence[float],
-) -> None:
-    for name, value, least in (
-        ("in_features", in_features, 1),
-        ("out_features", out_features, 1),
-        ("grid_size", grid_size, 1),
-        ("spline_order", spline_order, 0),
-    ):
-        if not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    if spline_order > MAX_DEGREE:
-        raise ValueError(f"spline_order must be 0 to {MAX_DEGREE}, got {spline_order}")
-    if len(grid_range) != 2 or not -math.inf < grid_range[0] < grid_range[1] < math.inf:
-        raise ValueError(f"grid_range must be two finite numbers, low < high, got {grid_range}")

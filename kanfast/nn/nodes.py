@@ -9,7 +9,7 @@ edges are called subnodes:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
 import torch
@@ -172,6 +172,28 @@ def parse_widths(
         subnodes.append(sums + sum(its))
         arities.append(tuple(its))
     return nodes, subnodes, arities
+
+
+def check_sequence(layers: Sequence[tuple[int, int]], nodes: Mapping[int, Nodes]) -> None:
+    """Raise ValueError unless layers of these inputs and outputs follow on one another.
+
+    Args:
+        layers: Inputs and outputs of each layer.
+        nodes: By the index of the layer before them.
+    """
+    outputs = [out_features for _, out_features in layers]
+    for index, after in nodes.items():
+        if index not in range(len(layers)) or after.subnodes != outputs[index]:
+            raise ValueError(
+                f"nodes[{index}] has {after.subnodes} subnodes, but the layers have {outputs} "
+                "outputs"
+            )
+        outputs[index] = after.nodes
+    for index, (count, (in_features, _)) in enumerate(zip(outputs, layers[1:], strict=False)):
+        if count != in_features:
+            raise ValueError(
+                f"layer {index} has {count} outputs, but layer {index + 1} has {in_features} inputs"
+            )
 
 
 def _pair(width: int | Sequence[int]) -> tuple[int, int]:

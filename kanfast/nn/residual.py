@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
-from kanfast.activations import Activation
+from kanfast.engine.activations import Activation
 
 # By exact type, as a subclass may compute something else. GELU is fused in its exact form only.
 _FUSED: dict[type, Activation] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kanfast._torch import is_batched
+from kanfast.engine._torch import is_batched
 
 
 class Selection:

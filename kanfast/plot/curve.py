@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kanfast.nn import KAN
+from kanfast.nn.network import Network
 from kanfast.plot.functions import (
     Symbols,
     check_model,
@@ -26,7 +26,7 @@ _POINTS = 401
 
 
 def edge(
-    model: KAN,
+    model: Network,
     layer: int,
     i: int,
     o: int,
@@ -119,7 +119,7 @@ def edge(
     return root_figure(ax)
 
 
-def _samples(model: KAN, layer: int, x: Tensor) -> Tensor:
+def _samples(model: Network, layer: int, x: Tensor) -> Tensor:
     """What the layer gets for picked rows of x: [rows, I], float64, on the CPU."""
     rows = x.reshape(-1, x.shape[-1])
     if len(rows) > MAX_SAMPLES:

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from kanfast.nn import KAN, KANLinear
+from kanfast.nn.linear import KANLinear
+from kanfast.nn.network import Network
 from kanfast.plot.artists import Color, draw_edges, draw_nodes, draw_ticks
 from kanfast.plot.functions import (
     Symbols,
@@ -41,7 +42,7 @@ _UNUSED = 0.75
 
 
 def network(
-    model: KAN,
+    model: Network,
     x: Tensor | None = None,
     *,
     scores: Sequence[Tensor] | None = None,
@@ -147,7 +148,7 @@ def network(
     return root_figure(ax)
 
 
-def _input_names(model: KAN, in_vars: Sequence[Any] | None) -> list[str]:
+def _input_names(model: Network, in_vars: Sequence[Any] | None) -> list[str]:
     """Names of the nodes of the first row."""
     inputs, mask = model.width[0], model.input_mask
     features = inputs if mask is None else len(mask)
@@ -158,7 +159,7 @@ def _input_names(model: KAN, in_vars: Sequence[Any] | None) -> list[str]:
     return check_names("in_vars", names, inputs)
 
 
-def _owners(model: KAN) -> list[Tensor]:
+def _owners(model: Network) -> list[Tensor]:
     """For each row the node that each of its subnodes belongs to."""
     owners = [torch.arange(model.width[0])]
     for index, layer in enumerate(model.kan_layers):

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanfast.nn import KAN, KANLinear
 from kanfast.nn.edges import EdgeParts as EdgeParts
 from kanfast.nn.edges import base_weight
 from kanfast.nn.edges import edge_parts as edge_parts
+from kanfast.nn.linear import KANLinear
+from kanfast.nn.network import Network
 from kanfast.symbolic.edges import SymbolicEdges
 
 LayerSymbols = Tensor | SymbolicEdges | None
@@ -21,15 +22,15 @@ Symbols = Sequence[LayerSymbols] | Mapping[int, LayerSymbols] | None
 """`LayerSymbols` of all layers, or by the index of the layer."""
 
 
-def check_model(model: Any) -> KAN:
+def check_model(model: Any) -> Network:
     """The model itself; TypeError if it is not a KAN."""
-    if not isinstance(model, KAN):
+    if not isinstance(model, Network):
         raise TypeError(f"expected a kanfast.KAN, got {type(model).__name__}")
     return model
 
 
 @torch.no_grad()
-def layer_inputs(model: KAN, x: Tensor, *, least: int) -> list[Tensor]:
+def layer_inputs(model: Network, x: Tensor, *, least: int) -> list[Tensor]:
     """What each layer gets for x [..., features]: [rows, I], on the model's device.
 
     Raises:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from kanfast.nn import KANLinear
+from kanfast.nn.linear import KANLinear
 from kanfast.plot.functions import LayerSymbols, core_range, edge_parts, sweep, symbolic_mask
 from kanfast.symbolic.edges import SymbolicEdges
 

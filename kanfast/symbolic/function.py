@@ -113,10 +113,3 @@ class SymbolicFunction:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "SymbolicFunction":
         return self
-
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        from .library import default_library, lookup
-
-        if default_library().get(self.name) is self:
-            return lookup, (self.name,)
-        return super().__reduce_ex__(protocol)

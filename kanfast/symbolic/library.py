@@ -1,5 +1,6 @@
 """The functions edges are matched with: pykan's 29, and those a user adds."""
 
+import copyreg
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -288,3 +289,12 @@ def add_symbolic(
 def lookup(name: str) -> SymbolicFunction:
     """The function of this name in the default library (what a pickle of it calls)."""
     return _DEFAULT[name]
+
+
+def _reduced(function: SymbolicFunction) -> Any:
+    if _DEFAULT.get(function.name) is function:
+        return lookup, (function.name,)
+    return object.__reduce_ex__(function, 2)
+
+
+copyreg.pickle(SymbolicFunction, _reduced)

@@ -1,0 +1,1 @@
+"""The command-line program: `kanfast compare` and `kanfast explain`."""
