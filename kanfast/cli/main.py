@@ -17,7 +17,7 @@ from kanfast.cli.data import MAX_CLASSES, Data, InputError, Task, digits, table
 from kanfast.cli.options import Parser, check_output, number, require
 from kanfast.cli.training import History
 from kanfast.engine import native
-from kanfast.engine.ops import GPU_TYPES, Backend, resolve_backend
+from kanfast.engine.backends import GPU_TYPES, Backend, resolve_backend
 from kanfast.kan import KAN
 
 

@@ -135,7 +135,8 @@ def primal(t: Tensor) -> Tensor:
     """The tensor without the tangent of the current level of forward-mode differentiation."""
     level = _functorch.maybe_current_level()
     if level is None:
-        return forward_ad.unpack_dual(t).primal
+        outer: Tensor = forward_ad.unpack_dual(t).primal
+        return outer
     inner: Tensor = _functorch._wrap_for_grad(_functorch._unwrap_for_grad(t, level), level)
     return inner
 

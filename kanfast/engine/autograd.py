@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -28,7 +28,17 @@ from torch.autograd.function import Function
 from kanfast.engine import _torch, free_knots, primitives, transforms
 from kanfast.engine.primitives import PRIMITIVES, Spec, spec_of
 
-FACTORS = ("g", "s", "c")
+
+class Factors(NamedTuple):
+    """The factors of the trilinear form."""
+
+    g: Tensor | None
+    s: Tensor | None  # None for ones
+    c: Tensor | None
+
+    def with_(self, name: str, factor: Tensor | None) -> Factors:
+        """The same with another factor of this name."""
+        return self._replace(**{name: factor})
 
 
 def forward(
@@ -112,20 +122,22 @@ def _scaled(s: Tensor | None, t: Tensor) -> Tensor:
 def _gradients(ctx: Any, v: Tensor, needs: Sequence[bool]) -> list[Tensor | None]:
     """Gradients of x, the grid, g, s and c, those that are needed."""
     x, grid, *others = ctx.saved_tensors
-    spec, factors = ctx.spec, dict(zip(FACTORS, others, strict=True))
-    factors[ctx.missing] = v
+    spec, factors = ctx.spec, Factors(*others).with_(ctx.missing, v)
+    g, s, c = factors
     grads: list[Tensor | None] = [None, None]
     if needs[0]:
-        slope = input_grad(factors["g"], x, factors["c"], grid, spec.differentiated(), x.dtype)
-        grads[0] = _scaled(factors["s"], slope)
+        slope = contract(x, grid, g, None, c, "s", spec.differentiated(), x.dtype)
+        grads[0] = _scaled(s, slope)
     if needs[1]:
-        grads[1] = free_knots.gradient(x, grid, *factors.values(), spec.basis, spec.deriv)
-    for name, needed in zip(FACTORS, needs[2:], strict=True):
-        if not needed:
+        grads[1] = free_knots.gradient(
+            x, grid, cast(Tensor, g), s, cast(Tensor, c), spec.basis, spec.deriv
+        )
+    for name, factor, needed in zip(Factors._fields, factors, needs[2:], strict=True):
+        if factor is None or not needed:
             grads.append(None)
-            continue
-        others = {**factors, name: None}.values()
-        grads.append(contract(x, grid, *others, name, spec, factors[name].dtype))
+        else:
+            left = factors.with_(name, None)
+            grads.append(contract(x, grid, *left, name, spec, factor.dtype))
     return grads
 
 
@@ -195,35 +207,25 @@ class DualContraction(Contraction):
             )
         with _torch.with_forward_mode():
             tensors = [None if t is None else _torch.primal(t) for t in ctx.saved_tensors]
-            x, grid, *others = tensors
-            factors = dict(zip(FACTORS, others, strict=True))
+            x, grid = cast(tuple[Tensor, Tensor], tensors[:2])
+            factors = Factors(*tensors[2:])
             terms = [
-                contract(
-                    cast(Tensor, x),
-                    cast(Tensor, grid),
-                    *{**factors, name: tangent}.values(),
-                    ctx.missing,
-                    ctx.spec,
-                    ctx.out_dtype,
-                )
-                for name, tangent in zip(FACTORS, tangents[2:5], strict=True)
-                if tangent is not None
+                contract(x, grid, *factors.with_(name, t), ctx.missing, ctx.spec, ctx.out_dtype)
+                for name, t in zip(Factors._fields, tangents[2:5], strict=True)
+                if t is not None
             ]
             if tangents[0] is not None:
                 terms.append(_slope_term(ctx, x, grid, factors, tangents[0]))
             return functools.reduce(torch.add, terms)
 
 
-def _slope_term(
-    ctx: Any, x: Any, grid: Any, factors: dict[str, Tensor | None], dx: Tensor
-) -> Tensor:
+def _slope_term(ctx: Any, x: Tensor, grid: Tensor, factors: Factors, dx: Tensor) -> Tensor:
     """What the tangent dx of x adds to that of a primitive."""
     spec = ctx.spec.differentiated()
     if ctx.missing == "s":
-        values = factors.values()
-        return dx * contract(x, grid, *values, "s", spec, ctx.out_dtype)
-    factors = {**factors, "s": _scaled(factors["s"], dx)}
-    return contract(x, grid, *factors.values(), ctx.missing, spec, ctx.out_dtype)
+        return dx * contract(x, grid, *factors, "s", spec, ctx.out_dtype)
+    factors = factors._replace(s=_scaled(factors.s, dx))
+    return contract(x, grid, *factors, ctx.missing, spec, ctx.out_dtype)
 
 
 def _register(missing: str) -> None:
@@ -238,7 +240,7 @@ def _register(missing: str) -> None:
     def arguments(tensors: tuple[Any, ...], scalars: tuple[Any, ...]) -> tuple[Any, ...]:
         """Those of the op in the order of `contract`."""
         named = dict(zip((*factors, "grid"), tensors, strict=True))
-        ordered = [named.get(key) for key in ("x", "grid", *FACTORS)]
+        ordered = [named.get(key) for key in ("x", "grid", *Factors._fields)]
         return (*ordered, missing, spec_of(*scalars[:7]), scalars[7])
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -247,7 +249,7 @@ def _register(missing: str) -> None:
 
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor | None, ...]:
         grads = _gradients(ctx, v, [bool(need) for need in ctx.needed])
-        named = dict(zip(("x", "grid", *FACTORS), grads, strict=True))
+        named = dict(zip(("x", "grid", *Factors._fields), grads, strict=True))
         return (*[named[key] for key in (*factors, "grid")], *[None] * 8)
 
     def vmap(info: Any, in_dims: tuple[Any, ...], *inputs: Any) -> tuple[Tensor, int]:

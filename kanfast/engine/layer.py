@@ -152,7 +152,8 @@ class Layer(Function):
         once = torch.compiler.is_compiling() or not torch.is_grad_enabled()
         if once and (torch.compiler.is_compiling() or not _torch.is_observed(g, *tensors)):
             return None, *_grad(plan, g, tensors, needs)
-        return None, *_differentiable_grad(plan, g, *tensors, needs)
+        x, weight, base, scaler, grid = tensors
+        return None, *_differentiable_grad(plan, g, x, weight, base, scaler, grid, needs)
 
 
 def _differentiable_grad(
@@ -257,9 +258,9 @@ def _layer_flops(x: Any, weight: Any, base: Any, *_: Any, out_shape: Any = None,
     return int(2 * x[0] * inputs * outputs * (splines + (base is not None)))
 
 
-def _layer_grad_flops(g: Any, x: Any, weight: Any, base: Any, *others: Any, **_: Any) -> int:
-    *_, needs = others
-    return _layer_flops(x, weight, base) * (needs[0] + any(needs[1:]))
+def _layer_grad_flops(g: Any, x: Any, weight: Any, base: Any, *rest: Any, **_: Any) -> int:
+    needs = rest[-1]
+    return _layer_flops(x, weight, base) * (int(needs[0]) + int(any(needs[1:])))
 
 
 _torch.FLOP_FORMULAS[torch.ops.kanfast.layer] = _layer_flops

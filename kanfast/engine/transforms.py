@@ -36,11 +36,10 @@ def batched(
     dims = dict(zip(names, in_dims, strict=False))
     which = {name for name, dim in dims.items() if dim is not None}
     if missing != "c" and which <= {"x", "g", "s"}:
-        x, g, s = (
-            None if t is None else _rows(t, dims[name], size)
-            for name, t in (("x", x), ("g", g), ("s", s))
-        )  # type: ignore[assignment]  # x is a tensor
-        y = contract(x, grid, g, s, c, missing, *rest)
+        g, s = (
+            None if t is None else _rows(t, dims[name], size) for name, t in (("g", g), ("s", s))
+        )
+        y = contract(_rows(x, dims["x"], size), grid, g, s, c, missing, *rest)
         return y.unflatten(0, (size, y.shape[0] // size)), 0
     if missing == "g" and which == {"c"} and c is not None:
         y = contract(x, grid, g, s, _outputs(c, dims["c"]), missing, *rest)

@@ -174,10 +174,9 @@ class KANLinear(nn.Module):
 
     def _fused(self, x: Tensor, activation: Activation) -> Tensor:
         """The splines, and a residual function of this name, in one call of the engine."""
-        weight, base, grid = self.spline_weight, self.base_weight, self.grid
-        scaler = masks.scaler_of(self)
-        if activation == "none":
-            base = None
+        weight: Tensor = self.spline_weight
+        base: Tensor | None = None if activation == "none" else self.base_weight
+        scaler, grid = masks.scaler_of(self), self.grid
         if self._buffers.get("mask") is not None:
             base = None if base is None else masks.masked(self, base)
             live = self._live_inputs.of(self.mask)
