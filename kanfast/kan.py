@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import Tensor
 
-from kanfast.engine.ops import Backend
+from kanfast.engine.backends import Backend
 from kanfast.explain import explain as explaining
 from kanfast.interpret import attribution, formulas, inspection, pruning, refinement
 from kanfast.interpret import fit as training

@@ -81,19 +81,3 @@ def run(capsys, monkeypatch):
     yield call
     torch.set_num_threads(threads)
     torch.set_rng_state(state)
-
-
-@pytest.fixture
-def chain_calls(monkeypatch):
-    """The number of layers in each call of the autograd function of stacks, so far."""
-    from kanfast.engine import layer
-
-    seen = []
-    forward = layer.Layers.forward
-
-    def counted(ctx, chain, *rest):
-        seen.append(chain.count)
-        return forward(ctx, chain, *rest)
-
-    monkeypatch.setattr(layer.Layers, "forward", staticmethod(counted))
-    return seen

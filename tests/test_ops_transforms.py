@@ -144,12 +144,24 @@ def test_batches_are_folded_into_one_call_where_they_can(layer, monkeypatch, dim
     assert len(seen) == calls
 
 
-def test_a_batched_grid_is_refused():
-    basis = make_basis()
+@pytest.mark.parametrize("of", ["grid", "grid and c", "all"])
+def test_batched_grids(of):
+    """An ensemble whose members have knots of their own."""
+    basis = make_basis(knots="general")
     x, c, _, _, grid = make_case((4, 3, 2), basis, "float64")
-    grids = torch.stack([grid, grid])
-    with pytest.raises(ValueError, match=r"same for the whole batch of vmap.* in_dims=None"):
-        vmap(lambda grid: kan_linear(x, c, grid, basis=basis))(grids)
+    grids = torch.stack([grid, grid + 0.1, 2 * grid])
+    xs, cs = torch.stack([x, x - 1, x / 2]), torch.stack([c, -c, c + 1])
+    batch = {"grid": (x, c, grids), "grid and c": (x, cs, grids), "all": (xs, cs, grids)}[of]
+    dims = tuple(0 if t.dim() > small else None for t, small in zip(batch, (2, 3, 2), strict=True))
+
+    def loss(x, c, grid):
+        return kan_linear(x, c, grid, basis=basis).square().sum()
+
+    got = vmap(grad(loss, argnums=(0, 1, 2)), in_dims=dims)(*batch)
+    for v in range(3):
+        one = [t[v] if d == 0 else t for t, d in zip(batch, dims, strict=True)]
+        for a, b in zip(got, grad(loss, argnums=(0, 1, 2))(*one), strict=True):
+            assert_same(a[v], b)
 
 
 def test_tangents_and_cotangents_agree(layer):
@@ -180,4 +192,4 @@ def test_a_bare_op_does_not_drop_tangents():
     with forward_ad.dual_level():
         dual = forward_ad.make_dual(x, torch.ones_like(x))
         with pytest.raises(RuntimeError, match=r"forward-mode differentiation .* bare op"):
-            primitives.forward_op(dual, c, None, grid, *scalars)
+            torch.ops.kanfast.forward(dual, c, None, grid, *scalars)

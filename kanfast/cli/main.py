@@ -17,7 +17,7 @@ from kanfast.cli.options import Parser, check_output, number, require
 from kanfast.cli.output import OutputError, complain, deliver, say
 from kanfast.cli.training import History
 from kanfast.engine import native
-from kanfast.engine.ops import GPU_TYPES, Backend, resolve_backend
+from kanfast.engine.backends import GPU_TYPES, Backend, resolve_backend
 from kanfast.kan import KAN
 
 

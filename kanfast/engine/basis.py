@@ -16,7 +16,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from kanfast.engine import _torch
 from kanfast.engine.activations import ACTIVATIONS, Activation, activation
+from kanfast.engine.grid import is_uniform
 
 MAX_DEGREE = 7
 
@@ -132,9 +134,20 @@ def evaluator(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Eva
 def _splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Evaluator:
     if deriv > basis.degree:
         return _no_splines
-    if basis.uniform:
+    if basis.uniform and _looks_uniform(grid, basis.degree):
         return _uniform_splines(grid, basis, deriv, dtype)
     return _general_splines(grid, basis, deriv, dtype)
+
+
+def _looks_uniform(grid: Tensor, degree: int) -> bool:
+    """Whether knots that are said to be equally spaced are, as far as a look costs little.
+
+    A look at tensors of a GPU waits for it, so there the word of the basis counts. In compiled code
+    and within transforms there are no values to look at.
+    """
+    if torch.compiler.is_compiling() or _torch.is_batched(grid):
+        return False
+    return not grid.is_cpu or is_uniform(grid, degree)
 
 
 def _no_splines(x: Tensor, out: Tensor) -> None:

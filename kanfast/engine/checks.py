@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from kanfast.engine import _torch
 from kanfast.engine.basis import Basis
 
 BACKENDS = ("auto", "triton", "native", "reference")
@@ -37,6 +39,82 @@ def check_kan_linear(
     _check_shapes(x, c, grid, basis, input_scale)
     _check_dtypes(x, c, grid, input_scale)
     _check_precision(precision, x.dtype)
+
+
+def check_layer(
+    features: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    facts: Sequence[tuple[torch.Size, torch.dtype, torch.device] | None],
+    basis: Basis,
+    autocast: bool,
+) -> None:
+    """Raise TypeError or ValueError unless these are arguments of `engine.layer.layer`.
+
+    Args:
+        features: The size of the last dimension of x, or None if x is a scalar.
+        dtype: That of x.
+        device: That of x.
+        facts: Shape, dtype and device of weight, base, scaler and grid; None for those that are
+            not there.
+        basis: The functions.
+        autocast: Whether dtypes may mix.
+    """
+    weight, base, _, grid = facts
+    if weight is None or grid is None or len(weight[0]) != 3:
+        raise ValueError(
+            "spline_weight must be [out_features, in_features, grid_size + spline_order], got "
+            f"{None if weight is None else list(weight[0])}: make a new layer, or set it again"
+        )
+    outputs, inputs, _ = weight[0]
+    if features != inputs:
+        raise ValueError(
+            f"x must have {inputs} features in its last dimension, got {features}: the layer has "
+            f"{inputs} inputs"
+        )
+    if (base is None) != (basis.activation == "none"):
+        raise ValueError(
+            "base_activation and base_weight must be both there or both None, got "
+            f"{basis.activation} and {None if base is None else list(base[0])}: set both"
+        )
+    if dtype not in FLOATING:
+        raise TypeError(
+            f"x must be float64, float32, bfloat16 or float16, got {dtype}: convert it with "
+            ".float()"
+        )
+    sizes = (
+        ("spline_weight", [outputs, inputs, basis.num_splines]),
+        ("base_weight", [outputs, inputs]),
+        ("spline_scaler", [outputs, inputs]),
+        ("grid", [inputs, basis.num_knots]),
+    )
+    for (name, size), fact in zip(sizes, facts, strict=True):
+        if fact is None:
+            continue
+        shape, own_dtype, own_device = fact
+        if list(shape) != size:
+            raise ValueError(f"{name} must be {size}, got {list(shape)}: set it again")
+        if own_device != device:
+            raise ValueError(
+                f"x must be on the device of the layer, got x on {device} and {name} on "
+                f"{own_device}: move one with .to()"
+            )
+        if name == "grid":
+            if own_dtype not in (torch.float32, torch.float64):
+                raise TypeError(
+                    f"grid must be float32 or float64, got {own_dtype}: 16 bits are too few for "
+                    "knots; keep the grid in float32"
+                )
+        elif autocast and (dtype == torch.float64) != (own_dtype == torch.float64):
+            raise TypeError(
+                f"x and {name} must be both float64 or neither, as autocast leaves float64 alone, "
+                f"got {dtype} and {own_dtype}: convert one of them"
+            )
+        elif not autocast and own_dtype != dtype:
+            raise TypeError(
+                f"x must have the dtype of {name}, {own_dtype}, got {dtype}: convert x with "
+                f".to({own_dtype}) or the layer with .to({dtype})"
+            )
 
 
 def check_index(what: str, index: int, count: int) -> None:
@@ -80,22 +158,11 @@ def check_native(device: str, precision: str | None, obstacle: str | None) -> No
 
 def check_no_tangents(tensors: tuple[Tensor | None, ...]) -> None:
     """Raise RuntimeError if an op would drop tangents, and so return a derivative of zero."""
-    if forward_ad._current_level < 0 or not torch._C._is_fwd_grad_enabled():
-        return
-    if any(t is not None and forward_ad.unpack_dual(t).tangent is not None for t in tensors):
+    if _torch.has_tangent(*tensors):
         raise RuntimeError(
             "forward-mode differentiation is expected to go through kan_linear or a module, got "
             "tensors with tangents in a bare op, as exported programs have it: call the model "
             "itself, or differentiate in reverse mode"
-        )
-
-
-def check_grid_not_batched(dim: int | None) -> None:
-    """Raise ValueError if vmap batches the grid, in this dimension."""
-    if dim is not None:
-        raise ValueError(
-            "grid is expected to be the same for the whole batch of vmap, got a batched grid: "
-            "pass it with in_dims=None, or call kan_linear in a loop"
         )
 
 

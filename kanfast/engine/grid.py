@@ -53,19 +53,25 @@ def is_uniform(grid: Tensor, degree: int) -> bool:
     return bool(((error <= tolerance) & (high > low)).all())
 
 
-def b_splines(x: Tensor, grid: Tensor, degree: int) -> Tensor:
+def b_splines(x: Tensor, grid: Tensor, degree: int, deriv: int = 0) -> Tensor:
     """Values of the B-splines on any knots, x [N, I] -> [N, I, G+k], by Cox-de Boor's recursion.
 
     `engine.basis` evaluates the same for the ops, and is built for speed. This plain form can be
-    differentiated with respect to x and the knots. NaN in x gives NaN.
+    differentiated with respect to x and the knots. NaN in x gives NaN. With `deriv` the values are
+    those of the derivative of that order, whose recursion's last levels are differences.
     """
     distance = x.unsqueeze(-1) - grid  # [N, I, G+2k+1]
     values = (distance >= 0).to(distance.dtype)
     values = values[..., :-1] - values[..., 1:] + 0 * distance[..., :-1]
     for d in range(1, degree + 1):
         width = grid[:, d:] - grid[:, :-d]
-        # Where knots coincide there is no support, so that any finite ramp will do.
-        ramp = distance[..., :-d] / torch.where(width > 0, width, 1)
+        # Where knots coincide there is no support, so that any finite width will do.
+        width = torch.where(width > 0, width, 1)
+        if d > degree - deriv:
+            slope = values * (d / width)
+            values = slope[..., :-1] - slope[..., 1:]
+            continue
+        ramp = distance[..., :-d] / width
         values = ramp[..., :-1] * values[..., :-1] + (1 - ramp[..., 1:]) * values[..., 1:]
     return values
 

@@ -1,198 +1,267 @@
-"""Layers from their parameters to their outputs in one native call: the usual case on CPUs.
+"""A layer from its parameters: one call in each direction, the same for every backend.
 
-Packing the coefficients by themselves, checking them and differentiating the packing take longer
-than a small layer, and so does an autograd function for each of several layers. Whatever is not the
-usual case takes `kanfast.kan_linear`, with the same result.
+    y[b,o] = sum_i (base[o,i] b(x[b,i]) + scaler[o,i] sum_j weight[o,i,j] B_ij(x[b,i]))
+
+Where nothing looks on, `Layer` is one autograd function over the parameters as they lie in memory;
+in graphs of torch.compile it is an op in each direction. Transforms of torch.func, forward mode,
+export, and knots that are trained need the three primitives, which are closed under
+differentiation: there the coefficients are packed, and `engine.autograd` does the rest. A gradient
+of a gradient is made of the primitives, too.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Any, TypeAlias, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import Function
-from torch.nn import Parameter
 
-from kanfast.engine import autograd, packing
+from kanfast.engine import _torch, autograd, backends, checks, packing, primitives
+from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
-from kanfast.engine.native import layers as native
-from kanfast.engine.native.layers import Chain, Shape
-from kanfast.engine.ops import native_obstacle
-from kanfast.engine.primitives import Spec, is_observed, is_plain, unobserved
-
-FUSED = ("silu", "none")  # the activations that the native code evaluates by itself
-FLOATS = (torch.float32, torch.float64)
-
-Layer: TypeAlias = "tuple[Shape, list[Tensor]]"  # its tensors in the order of `Shape`
+from kanfast.engine.primitives import SCALARS, Spec, module_of, spec_of, without_autocast
 
 
-def takes(x: Tensor) -> bool:
-    """Whether `evaluate` takes this input in eager mode: a plain one, and nobody who looks on."""
-    return (
-        not is_observed()
-        and forward_ad._current_level < 0
-        and is_plain(x)
-        and x.dtype in FLOATS
-        and x.is_cpu
-        and x.dim() > 0
-        and not torch.is_autocast_enabled("cpu")
-    )
+class Plan(NamedTuple):
+    """What a layer needs to know besides its tensors."""
+
+    spec: Spec
+    out_dtype: torch.dtype
 
 
-def _alone(*tensors: Tensor | None) -> bool:
-    """Whether nobody looks on, and no tangents are about."""
-    return unobserved(*tensors) and forward_ad._current_level < 0
-
-
-def fit(
+def layer(
+    x: Tensor,
     weight: Tensor,
     base: Tensor | None,
     scaler: Tensor | None,
     grid: Tensor,
+    *,
     basis: Basis,
-    dtype: torch.dtype,
-) -> Layer | None:
-    """A layer for `evaluate` and inputs of this dtype, or None unless its tensors are the usual.
-
-    Of arguments that do not fit together it only says no: it is `kan_linear` that complains.
-    """
-    if not has_code_for(weight, base, grid, basis) or grid.requires_grad:
-        return None
-    outputs, inputs, _ = weight.shape
-    shape = native.shape(
-        *(basis.grid_size, basis.degree, basis.activation, basis.uniform),
-        *(outputs, inputs, dtype, grid.dtype, scaler is not None),
-    )
-    size, edges, knots = shape.sizes
-    tensors = [weight]
-    for t in (base, scaler):
-        if t is not None:
-            if t.shape != edges:
-                return None
-            tensors.append(t)
-    for t in tensors:
-        if t.dtype is not dtype or not _is_usual(t):
-            return None
-    if weight.shape != size or grid.shape != knots or not _is_usual(grid):
-        return None
-    tensors.append(grid)
-    return shape, tensors
-
-
-def _is_usual(t: Tensor) -> bool:
-    return t.is_contiguous() and t.is_cpu and (type(t) is Parameter or is_plain(t))
-
-
-def has_code_for(weight: Tensor, base: Tensor | None, grid: Tensor, basis: Basis) -> bool:
-    """Whether there is native code for layers of this kind."""
-    return (
-        basis.activation in FUSED
-        and (base is None) == (basis.activation == "none")
-        and grid.dtype in FLOATS
-        and weight.dim() == 3
-        and weight.shape[0] * weight.shape[1] > 0
-        and native_obstacle() is None
-    )
-
-
-def evaluate(x: Tensor, chain: Chain, tensors: Sequence[Tensor]) -> Tensor:
-    """x [..., I] -> y [..., O] of the last layer; differentiable to any order.
+    backend: Backend = "auto",
+) -> Tensor:
+    """A KAN layer; differentiable to any order in all tensors, in both modes but for the grid.
 
     Args:
-        x: What `takes` takes, of the chain's dtype.
-        chain: Of the shapes of layers that `fit`.
-        tensors: Theirs, one after the other.
+        x: [..., I], float64, float32, bfloat16 or float16.
+        weight: [O, I, G + k], the coefficients of the splines, of the dtype of x (under autocast
+            dtypes mix, as in torch.nn.functional.linear).
+        base: [O, I], the coefficients of the residual activation; None if the basis has none.
+        scaler: [O, I], factors of the splines of each edge, or None for ones.
+        grid: [I, G + 2k + 1], float32 or float64, knots in ascending order.
+        basis: The functions. On CPUs it does not matter whether they are said to be uniform: every
+            call looks at the knots.
+        backend: As in `kanfast.kan_linear`.
+
+    Returns:
+        [..., O], of the dtype of x, or of autocast's.
+
+    Raises:
+        TypeError, ValueError: Arguments that do not fit together.
+        RuntimeError: A backend that cannot run here.
     """
-    if x.dim() == 2:
-        return _rows(x.contiguous(), chain, tensors)
-    y = _rows(x.reshape(-1, x.shape[-1]).contiguous(), chain, tensors)
-    return y.reshape(*x.shape[:-1], y.shape[1])
+    tensors = (x, weight, base, scaler, grid)
+    facts = tuple([None if t is None else (t.shape, t.dtype, t.device) for t in tensors[1:]])
+    device = x.device.type
+    settings = (backends.autocast_dtype(device, x.dtype), backends.float32_precision())
+    compiling = torch.compiler.is_compiling()
+    make = _make_plan if compiling else _plan
+    features = x.shape[-1] if x.dim() else None
+    plan = make(features, x.dtype, x.device, facts, basis, backend, settings)
+    rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
+    if compiling:
+        y = _in_graph(plan, rows, *tensors[1:])
+    elif grid.requires_grad or _torch.is_forward_mode() or _torch.is_observed(*tensors):
+        y = _composed(plan, rows, *tensors[1:])
+    elif torch.is_grad_enabled() and packing.any_differentiable(*tensors):
+        y = cast(Tensor, Layer.apply(plan, rows, *tensors[1:]))
+    else:
+        y = _forward(plan, rows, *tensors[1:])
+    return y if x.dim() == 2 else y.reshape(*x.shape[:-1], y.shape[1])
 
 
-def _rows(x: Tensor, chain: Chain, tensors: Sequence[Tensor]) -> Tensor:
-    if torch.is_grad_enabled():
-        if tensors[0].requires_grad and not tensors[0].is_inference():
-            return cast(Tensor, Layers.apply(chain, x, *tensors)[-1])
-        for n, at in enumerate(chain.starts):  # no gradient goes further than a trained layer
-            its = tensors[at : at + chain.counts[n]]
-            if packing.any_differentiable(x, *its):
-                if n:
-                    x = native.forward(native.chain(*chain.shapes[:n]), x, tensors[:at])
-                    chain, tensors = native.chain(*chain.shapes[n:]), tensors[at:]
-                return cast(Tensor, Layers.apply(chain, x, *tensors)[-1])
-    return native.forward(chain, x, tensors)
+def _make_plan(
+    features: int | None,
+    dtype: torch.dtype,
+    device: torch.device,
+    facts: tuple[Any, ...],
+    basis: Basis,
+    backend: Backend,
+    settings: tuple[torch.dtype | None, str],
+) -> Plan:
+    """The plan of a layer, or an error that says what does not fit."""
+    autocast, _ = settings
+    checks.check_layer(features, dtype, device, facts, basis, autocast is not None)
+    backend, precision, out_dtype = backends.resolve(device.type, dtype, autocast, backend)
+    return Plan(Spec(basis, 0, precision, backend), out_dtype)
 
 
-class Layers(Function):
-    """Layers one after the other over a matrix x, in a native call.
+_plan = functools.lru_cache(4096)(_make_plan)
+"""Every call asks for its plan by all that the plan follows from, so none can be out of date."""
 
-    The values between them are outputs, too, so that they are part of the graph wherever a gradient
-    is differentiated in its turn; then gradients are those of the primitives.
-    """
+
+def _in_graph(
+    plan: Plan,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+) -> Tensor:
+    """The layer while torch.compile or torch.export traces."""
+    tensors = (x, weight, base, scaler, grid)
+    if (
+        _torch.is_transformed()
+        or _torch.is_forward_mode()
+        or grid.requires_grad
+        or _torch.is_exporting()
+    ):
+        return _composed(plan, *tensors)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        return cast(Tensor, Layer.apply(plan, *tensors))
+    return _forward(plan, *tensors)
+
+
+def _composed(
+    plan: Plan,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+) -> Tensor:
+    """The layer by its packed coefficients and the primitives."""
+    c = packing.pack(weight, base, scaler)
+    return autograd.forward(x, c, None, grid, plan.spec, plan.out_dtype)
+
+
+class Layer(Function):
+    """The layer where nothing looks on, and in graphs of torch.compile."""
 
     @staticmethod
-    def forward(ctx: Any, chain: Chain, x: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """Values of all layers."""
-        values = native.all_values(chain, x, tensors)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*values[:-1], *tensors)
-        ctx.chain = chain
-        return tuple(values[1:])
+    def forward(ctx: Any, plan: Plan, *tensors: Tensor | None) -> Tensor:
+        ctx.save_for_backward(*tensors)
+        ctx.plan = plan
+        return _forward(plan, *tensors)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Gradients of x and of tensors."""
-        chain, saved, needs = ctx.chain, ctx.saved_tensors, ctx.needs_input_grad[1:]
-        g, once = gradients[-1], not torch.is_grad_enabled() and _alone(*gradients)
-        if once and g is not None and not any(map(_is_there, gradients[:-1])):
-            return None, *native.backward(chain, g, saved, needs)
-        inputs, tensors = saved[: chain.count], saved[chain.count :]
-        g = None
-        found: tuple[Tensor | None, ...] = ()
-        for n in range(chain.count - 1, -1, -1):
-            g, at = _sum(g, gradients[n]), chain.starts[n]
-            its = tensors[at : at + chain.counts[n]]
-            wanted = (True in needs[: at + 1], *needs[at + 1 :][: len(its)])
-            grads: Sequence[Tensor | None] = (None,) * len(wanted)
-            if g is not None and once:
-                alone = native.chain(chain.shapes[n])
-                grads = native.backward(alone, g, (inputs[n], *its), wanted)
-            elif g is not None:
-                grads = _differentiable_grad(g, inputs[n], chain.shapes[n], its, wanted)
-            g, found = grads[0], (*grads[1:], *found)
-        return None, g, *found
-
-
-def _is_there(t: Tensor | None) -> bool:
-    return t is not None
-
-
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    return b if a is None else a if b is None else a + b
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        plan, tensors, needs = ctx.plan, ctx.saved_tensors, ctx.needs_input_grad[1:]
+        once = torch.compiler.is_compiling() or not torch.is_grad_enabled()
+        if once and (torch.compiler.is_compiling() or not _torch.is_observed(g, *tensors)):
+            return None, *_grad(plan, g, tensors, needs)
+        x, weight, base, scaler, grid = tensors
+        return None, *_differentiable_grad(plan, g, x, weight, base, scaler, grid, needs)
 
 
 def _differentiable_grad(
-    g: Tensor, x: Tensor, shape: Shape, tensors: Sequence[Tensor], needs: Sequence[bool]
+    plan: Plan,
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    needs: Sequence[bool],
 ) -> tuple[Tensor | None, ...]:
-    """`native.layers.backward` of one layer as a function of g, x and the parameters."""
-    weight, *others, grid = tensors
-    base = others[0] if shape.has_base else None
-    scaler = others[-1] if shape.has_scaler else None
-    spec = Spec(shape.basis, 0, "float64" if x.dtype == torch.float64 else "ieee", "native")
-    d_x, d_weight = None, None
-    d_others: list[Tensor | None] = [None] * len(others)
+    """The gradients as functions of g, x and the parameters."""
+    spec = plan.spec
+    grads: list[Tensor | None] = [None] * len(needs)
     if needs[0]:
         c = packing.pack(weight, base, scaler)
-        d_x = autograd.input_grad(g, x, c, grid, spec.differentiated(), x.dtype)
+        grads[0] = autograd.input_grad(g, x, c, grid, spec.differentiated(), x.dtype)
     if any(needs[1:]):
-        dc = autograd.weight_grad(g, x, None, grid, spec, x.dtype)
-        d_scaled = dc[: shape.basis.num_splines].permute(2, 1, 0)
-        d_weight = d_scaled if scaler is None else d_scaled * scaler.unsqueeze(-1)
+        dc = autograd.weight_grad(g, x, None, grid, spec, weight.dtype)
+        d_scaled = dc[: spec.basis.num_splines].permute(2, 1, 0)
+        grads[1] = d_scaled if scaler is None else d_scaled * scaler.unsqueeze(-1)
         if base is not None:
-            d_others[0] = dc[-1].T
+            grads[2] = dc[-1].T
         if scaler is not None:
-            d_others[-1] = (d_scaled * weight).sum(-1)
-    return d_x, d_weight, *d_others, None
+            grads[3] = (d_scaled * weight).sum(-1)
+    return tuple(grads)
+
+
+def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
+    if torch.compiler.is_compiling():
+        return cast(Tensor, layer_op(*tensors, *plan.spec.scalars(), plan.out_dtype))
+    return _run_forward(plan, *tensors)
+
+
+def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
+    spec = plan.spec
+    with without_autocast(cast(Tensor, tensors[0])):
+        y: Tensor = module_of(spec.backend).layer_forward(
+            *tensors, basis=spec.basis, precision=spec.precision, out_dtype=plan.out_dtype
+        )
+    return y
+
+
+def _grad(
+    plan: Plan, g: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
+) -> Sequence[Tensor | None]:
+    """Gradients of x, weight, base, scaler and grid; those that are not needed are None."""
+    if torch.compiler.is_compiling():
+        wanted = list(needs)
+        grads = iter(layer_grad_op(g, *tensors, *plan.spec.scalars(), wanted))
+        return [next(grads) if need else None for need in wanted]
+    return _run_grad(plan.spec, g, tensors, needs)
+
+
+def _run_grad(
+    spec: Spec, g: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
+) -> Sequence[Tensor | None]:
+    with without_autocast(g):
+        grads: Sequence[Tensor | None] = module_of(spec.backend).layer_grad(
+            g, *tensors, needs, basis=spec.basis, precision=spec.precision
+        )
+    return grads
+
+
+def _layer(*arguments: Any) -> Tensor:
+    tensors = arguments[:5]
+    checks.check_no_tangents(tensors)
+    return _run_forward(Plan(spec_of(*arguments[5:12]), arguments[12]), *tensors)
+
+
+def _fake_layer(x: Tensor, weight: Tensor, *others: Any) -> Tensor:
+    return x.new_empty((x.shape[0], weight.shape[0]), dtype=others[-1])
+
+
+def _layer_grad(g: Tensor, *arguments: Any) -> list[Tensor]:
+    tensors = arguments[:5]
+    checks.check_no_tangents((g, *tensors))
+    grads = _run_grad(spec_of(*arguments[5:12]), g, tensors, arguments[12])
+    return [t for t in grads if t is not None]
+
+
+def _fake_layer_grad(g: Tensor, *arguments: Any) -> list[Tensor]:
+    pairs = zip(arguments[:5], arguments[12], strict=True)
+    return [t.new_empty(t.shape) for t, need in pairs if need]
+
+
+_TENSORS = "Tensor x, Tensor weight, Tensor? base, Tensor? scaler, Tensor grid"
+layer_op = primitives.define(
+    "layer", f"{_TENSORS}, {SCALARS}, ScalarType out_dtype) -> Tensor", _layer, _fake_layer
+)
+layer_grad_op = primitives.define(
+    "layer_grad",
+    f"Tensor g, {_TENSORS}, {SCALARS}, bool[] needs) -> Tensor[]",
+    _layer_grad,
+    _fake_layer_grad,
+)
+
+
+def _layer_flops(x: Any, weight: Any, base: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    outputs, inputs, splines = weight
+    return int(2 * x[0] * inputs * outputs * (splines + (base is not None)))
+
+
+def _layer_grad_flops(g: Any, x: Any, weight: Any, base: Any, *rest: Any, **_: Any) -> int:
+    needs = rest[-1]
+    return _layer_flops(x, weight, base) * (int(needs[0]) + int(any(needs[1:])))
+
+
+_torch.FLOP_FORMULAS[torch.ops.kanfast.layer] = _layer_flops
+_torch.FLOP_FORMULAS[torch.ops.kanfast.layer_grad] = _layer_grad_flops

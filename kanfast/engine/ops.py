@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, TypeVar
-
-import torch
 from torch import Tensor
 
-from kanfast.engine import autograd, checks, native, packing
+from kanfast.engine import autograd, backends, checks, packing
+from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.primitives import Spec
-
-T = TypeVar("T")
-Backend = Literal["auto", "triton", "native", "reference"]
-GPU_TYPES = ("cuda", "xpu")
 
 
 def kan_linear(
@@ -57,14 +50,9 @@ def kan_linear(
         RuntimeError: a backend that cannot run here.
     """
     checks.check_kan_linear(x, c, grid, basis, deriv, input_scale, precision)
-    out_dtype = x.dtype
-    if checks.autocasting(x.device.type) and x.dtype != torch.float64:
-        out_dtype = torch.get_autocast_dtype(x.device.type)
-    if precision is None and out_dtype != torch.float32:
-        precision = str(out_dtype).removeprefix("torch.")
-    backend = resolve_backend(backend, x, precision)
-    if precision is None:
-        precision = _triton_float32_precision() if backend == "triton" else "ieee"
+    device = x.device.type
+    autocast = backends.autocast_dtype(device, x.dtype)
+    backend, precision, out_dtype = backends.resolve(device, x.dtype, autocast, backend, precision)
     rows = _as_matrix(x)
     s = None if input_scale is None else _as_matrix(input_scale)
     y = autograd.forward(rows, c, s, grid, Spec(basis, deriv, precision, backend), out_dtype)
@@ -90,70 +78,6 @@ def pack_coefficients(
     return packing.pack(spline_weight, base_weight, spline_scaler)
 
 
-def resolve_backend(backend: Backend, tensor: Tensor, precision: str | None = None) -> Backend:
-    """Which implementation works on this tensor: "triton", "native" or "reference".
-
-    Args:
-        backend: as in `kan_linear`.
-        tensor: where it is decides.
-        precision: as in `kan_linear`; None for float32.
-
-    Raises:
-        ValueError: an unknown backend.
-        RuntimeError: "triton" or "native" where it cannot run.
-    """
-    checks.check_backend(backend)
-    device = tensor.device.type
-    if backend == "native":
-        checks.check_native(device, precision, native_obstacle())
-    if backend == "auto" and device not in GPU_TYPES:
-        narrow = precision in ("bfloat16", "float16")
-        fits = device == "cpu" and not narrow and native_obstacle() is None
-        return "native" if fits else "reference"
-    if backend in ("native", "reference"):
-        return backend
-    checks.check_triton(device, _triton_obstacle(device))
-    return "triton"
-
-
-def _constant_in_graphs(function: Callable[..., T]) -> Callable[..., T]:
-    """Mark a function that torch.compile calls while tracing instead of looking into it.
-
-    This is torch.compiler.assume_constant_result without its import of torch._dynamo, which would
-    double the time that `import kanfast` takes.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
-
-
-@_constant_in_graphs
-def native_obstacle() -> str | None:
-    """Why the native library cannot be used, or None if it can."""
-    return native.obstacle()
-
-
-@_constant_in_graphs
-def _triton_obstacle(device: str) -> str | None:
-    """Why Triton cannot run on tensors of this device type, or None if it can."""
-    try:
-        import triton
-    except ImportError as error:
-        return f"Triton cannot be imported ({error})"
-    if triton.knobs.runtime.interpret:
-        return None
-    try:
-        active = triton.runtime.driver.active.get_active_torch_device().type
-    except RuntimeError as error:
-        return f"Triton finds no GPU ({error})"
-    return None if active == device else f"Triton's active device is {active}"
-
-
 def _as_matrix(x: Tensor) -> Tensor:
     """[..., I] as [B, I]."""
     return x.flatten(0, -2) if x.dim() > 1 else x[None]
-
-
-@_constant_in_graphs
-def _triton_float32_precision() -> str:
-    """What torch allows of tf32; compiled code is guarded against a change of it."""
-    return "tf32x3" if torch.get_float32_matmul_precision() == "highest" else "tf32"

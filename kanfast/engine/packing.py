@@ -6,17 +6,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.autograd.function import Function
 
-from kanfast.engine import native
-from kanfast.engine.primitives import unobserved
+from kanfast.engine import _torch, native, reference
 
 
 def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
     """[O, I, G + k], [O, I], [O, I] -> [J, I, O], contiguous."""
     if not _native(weight, base, scaler):
-        return _plain(weight, base, scaler)
+        return reference.pack(weight, base, scaler)
     if not (torch.is_grad_enabled() and any_differentiable(weight, base, scaler)):
         return native.pack(weight, base, scaler)
     c: Tensor = Pack.apply(weight, base, scaler)
@@ -31,22 +29,13 @@ def any_differentiable(*tensors: Tensor | None) -> bool:
     return False
 
 
-def _plain(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
-    c = weight.permute(2, 1, 0)
-    if scaler is not None:
-        c = c * scaler.T
-    if base is not None:
-        c = torch.cat([c, base.T[None]])
-    return c.contiguous()
-
-
 def _native(*tensors: Tensor | None) -> bool:
     weight = tensors[0]
     return (
         weight is not None
         and weight.device.type == "cpu"
-        and unobserved(*tensors)
-        and forward_ad._current_level < 0
+        and not _torch.is_observed(*tensors)
+        and not _torch.is_forward_mode()
         and weight.dtype in (torch.float32, torch.float64)
         and native.available()
     )
@@ -66,11 +55,11 @@ class Pack(Function):
         """Gradients of weight, base and scaler."""
         weight, scaler = ctx.saved_tensors
         needs = ctx.needs_input_grad
-        if not torch.is_grad_enabled() and _native(weight, scaler) and unobserved(dc):
+        if not torch.is_grad_enabled() and _native(weight, scaler, dc):
             return native.unpack(dc, weight, scaler, needs)
         wanted = [t for t, need in ((weight, needs[0]), (scaler, needs[2])) if need]
         with torch.enable_grad():
-            c = _plain(weight, None, scaler)
+            c = reference.pack(weight, None, scaler)
         again = torch.is_grad_enabled()
         found = torch.autograd.grad(c, wanted, dc[: len(c)], create_graph=again) if wanted else ()
         gradients = iter(found)

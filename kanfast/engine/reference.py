@@ -10,7 +10,8 @@ reproducible bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,6 +125,84 @@ def weight_grad(
         _left_operand(functions, x[rows], None if s is None else s[rows], f, precision)
         w.addmm_(f.flatten(1).T, _operand(g[rows], precision))
     return w.view(basis.num_functions, x.shape[1], g.shape[1]).to(out_dtype)
+
+
+def layer_forward(
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    *,
+    basis: Basis,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """A layer from its parameters, see `engine.layer.layer`: x [B, I] -> [B, O]."""
+    c = pack(weight, base, scaler)
+    return forward(x, c, None, grid, basis=basis, deriv=0, precision=precision, out_dtype=out_dtype)
+
+
+def layer_grad(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    needs: Sequence[bool],
+    *,
+    basis: Basis,
+    precision: str,
+) -> list[Tensor | None]:
+    """Gradients of `layer_forward` in x, weight, base and scaler, those that are needed.
+
+    Args:
+        g: [B, O], the gradient of the layer's outputs. The other tensors are those of
+            `layer_forward`.
+        needs: Whether the gradient of each of them is needed; that of the grid is not.
+        basis, precision: As in `forward`.
+
+    Returns:
+        One for each tensor, in its shape and dtype; None where it is not needed.
+    """
+    grads: list[Tensor | None] = [None] * 5
+    options: dict[str, Any] = {"basis": basis, "precision": precision}
+    if needs[0]:
+        c = pack(weight, base, scaler)
+        grads[0] = input_grad(g, x, c, grid, deriv=1, out_dtype=x.dtype, **options)
+    if any(needs[1:]):
+        dtype = _wide(precision)
+        dc = weight_grad(g, x, None, grid, deriv=0, out_dtype=dtype, **options)
+        grads[1:4] = unpack(dc, weight, base, scaler, needs[1:4])
+    return grads
+
+
+def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
+    """Coefficients [J, I, O] of parameters [O, I, G + k], [O, I] and [O, I]; contiguous."""
+    c = weight.permute(2, 1, 0)
+    if scaler is not None:
+        c = c * scaler.T
+    if base is not None:
+        c = torch.cat([c, base.T[None]])
+    return c.contiguous()
+
+
+def unpack(
+    dc: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    needs: Sequence[bool],
+) -> list[Tensor | None]:
+    """Gradients of weight, base and scaler, those that are needed, from that of `pack`'s result."""
+    d_scaled = dc[: weight.shape[2]].permute(2, 1, 0)
+    d_weight = d_scaled if scaler is None else d_scaled * scaler.unsqueeze(-1)
+    grads: list[Tensor | None] = [d_weight.to(weight.dtype).contiguous()] if needs[0] else [None]
+    grads.append(dc[-1].T.to(base.dtype).contiguous() if base is not None and needs[1] else None)
+    d_scaler = None if scaler is None or not needs[2] else (d_scaled * weight).sum(-1)
+    grads.append(None if d_scaler is None or scaler is None else d_scaler.to(scaler.dtype))
+    return grads
 
 
 def _chunks(x: Tensor, basis: Basis, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:

@@ -17,11 +17,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kanfast.engine import checks, chunked
+from kanfast.engine import _torch, checks, chunked
+from kanfast.engine.backends import Backend, resolve_backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.native import statistics as native_statistics
-from kanfast.engine.ops import Backend, resolve_backend
-from kanfast.engine.primitives import unobserved
 
 
 class EdgeStatistics(NamedTuple):
@@ -89,7 +88,7 @@ def edge_statistics(
         raise ValueError(f"statistics need at least one row, got x of shape {list(x.shape)}")
     dtype = torch.promote_types(x.dtype, torch.float32)
     precision = "float64" if dtype == torch.float64 else None
-    if backend == "auto" and not unobserved(x, c, residual, grid):
+    if backend == "auto" and _torch.is_observed(x, c, residual, grid):
         backend = "reference"
     backend = resolve_backend(backend, x, precision)
     rows = x.reshape(-1, inputs).to(dtype)

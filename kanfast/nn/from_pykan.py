@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kanfast.engine.ops import Backend
+from kanfast.engine.backends import Backend
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE as _AFFINE
 from kanfast.nn.nodes import Nodes

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
 
 from kanfast.engine import grid as grids
+from kanfast.engine._torch import is_batched
 from kanfast.engine.activations import Activation
-from kanfast.engine.basis import Basis
+from kanfast.engine.basis import Basis, shared_basis
 from kanfast.nn.layer import Layer
 from kanfast.nn.selection import version_of
 
@@ -16,8 +16,9 @@ from kanfast.nn.selection import version_of
 def refresh_grid(layer: Layer) -> None:
     """Looks again whether the grid is equally spaced.
 
-    Needed only after an in-place change of `grid` by hand whose next use is a compiled forward.
-    Everything else notices by itself.
+    Needed on a GPU alone, after a change of `grid` that torch does not count: through `.data` or
+    DLPack, by another process, or before a compiled forward. On a CPU every call looks at the knots
+    itself.
     """
     grid = layer.grid
     layer._uniform = grid.is_meta or grids.is_uniform(grid, layer.spline_order)
@@ -26,24 +27,27 @@ def refresh_grid(layer: Layer) -> None:
 
 def basis_of(layer: Layer, activation: Activation) -> Basis:
     """The functions that the layer combines, with this residual function among them."""
-    return Basis(layer.grid_size, layer.spline_order, activation, _grid_is_uniform(layer))
+    uniform = _says_uniform(layer)
+    return shared_basis(layer.grid_size, layer.spline_order, activation, uniform)
 
 
-def is_uniform_now(layer: Layer, grid: Tensor) -> bool:
-    """Whether the layer's grid is equally spaced, also if it was changed in place."""
-    # Comparing identity and version costs no look at the values, so no wait for a GPU.
-    seen, version = layer._looked_at
-    if grid is not seen or version != version_of(grid):
-        refresh_grid(layer)
+def _says_uniform(layer: Layer) -> bool:
+    """Whether the engine is told that the knots are equally spaced.
+
+    On CPUs it looks at them itself, in every call. Elsewhere a look would wait for the device, so
+    the layer keeps what was seen, and looks again where its grid is another tensor, or another
+    version of it.
+    """
+    grid = layer.grid
+    if grid.is_cpu:
+        return True
+    if is_batched(grid):
+        return False
+    if not torch.compiler.is_compiling():
+        seen, version = layer._looked_at
+        if grid is not seen or version != version_of(grid):
+            refresh_grid(layer)
     return layer._uniform
-
-
-def _grid_is_uniform(layer: Layer) -> bool:
-    if is_batchedtensor(layer.grid):
-        return False  # inside vmap: kan_linear has to say what it can do
-    if torch.compiler.is_compiling():
-        return layer._uniform
-    return is_uniform_now(layer, layer.grid)
 
 
 def initial_grid(layer: Layer, device: torch.device | str | None, dtype: torch.dtype) -> Tensor:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
-from kanfast.engine.ops import Backend
+from kanfast.engine.backends import Backend
 from kanfast.nn.selection import Selection
 
 if TYPE_CHECKING:  # SymPy, behind it, takes a while

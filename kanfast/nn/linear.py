@@ -9,12 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kanfast.engine import checks, compiled
-from kanfast.engine import layer as layers
+from kanfast.engine import checks
 from kanfast.engine.activations import Activation
-from kanfast.engine.basis import Basis, shared_basis
-from kanfast.engine.native.layers import chain
-from kanfast.engine.ops import Backend, kan_linear
+from kanfast.engine.backends import Backend
+from kanfast.engine.layer import layer
 from kanfast.nn import knots, masks, measures, parameters, resize, splines, symbols
 from kanfast.nn.layer import check_features
 from kanfast.nn.residual import fused_name, make_residual
@@ -165,77 +163,36 @@ class KANLinear(nn.Module):
 
         Inputs without a live edge are not looked at.
         """
-        y = self._in_one_call(x)
-        if y is None:
-            activation = self._fused_activation()
-            if activation is None:
-                y = self._fused(x, "none") + self._base(x)
-            else:
-                y = self._fused(x, activation)
-        return y if self.symbolic is None else y + self.symbolic(x).to(y.dtype)
+        activation = fused_name(self.base_activation)
+        if activation is None or self._only_base_is_trained():
+            # Fused, the gradient of base_weight alone would cost that of all the splines.
+            y = self._fused(x, "none") + self._base(x)
+        else:
+            y = self._fused(x, activation)
+        symbolic = self._modules.get("symbolic")
+        return y if symbolic is None else y + symbolic(x).to(y.dtype)
 
-    def _in_one_call(self, x: Tensor) -> Tensor | None:
-        """The layer by native code, from its parameters, or None if it is not the usual case."""
-        if torch.compiler.is_compiling():
-            its = self.compiled_part()
-            return None if its is None else compiled.evaluate(x, [its])
-        layer = self.usual_layer(x.dtype) if layers.takes(x) else None
-        if layer is None or layer[0].inputs != x.shape[-1]:
-            return None
-        return layers.evaluate(x, chain(layer[0]), layer[1])
-
-    def usual_layer(self, dtype: torch.dtype) -> layers.Layer | None:
-        """For `engine.layer`, with inputs of this dtype, or None if it is not the usual case.
-
-        In eager mode, where nobody looks on.
-        """
-        usual = self._usual_tensors()
-        if usual is None:
-            return None
-        weight, base, scaler, grid, activation = usual
-        uniform = knots.is_uniform_now(self, grid)
-        basis = shared_basis(self.grid_size, self.spline_order, activation, uniform)
-        return layers.fit(weight, base, scaler, grid, basis, dtype)
-
-    def compiled_part(self) -> compiled.Part | None:
-        """For `engine.compiled`, while torch.compile traces; None if it is not the usual case."""
-        usual = self._usual_tensors()
-        if usual is None:
-            return None
-        weight, base, scaler, grid, activation = usual
-        basis = Basis(self.grid_size, self.spline_order, activation, self._uniform)
-        return compiled.Part(weight, base, scaler, grid, basis)
-
-    def _usual_tensors(
-        self,
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor, Activation] | None:
-        """Weight, base, scaler, grid and activation, or None where there is more to be done.
-
-        Takes parameters and buffers from their dictionaries: as attributes of a module they cost
-        more than the evaluation of a small layer.
-        """
-        if self._backend not in ("auto", "native"):
-            return None
-        parameters, buffers = self._parameters, self._buffers
-        weight, base = parameters.get("spline_weight"), parameters.get("base_weight")
-        scaler, grid = parameters.get("spline_scaler"), buffers.get("grid")
-        activation = fused_name(self._modules.get("base_activation"))
-        if (
-            weight is None
-            or grid is None
-            or activation is None
-            or buffers.get("mask") is not None
-            or (scaler is None) == self.enable_standalone_scale_spline
-            or not (weight.requires_grad or base is None or not base.requires_grad)
-        ):
-            return None
-        return weight, base, scaler, grid, activation
+    def _fused(self, x: Tensor, activation: Activation) -> Tensor:
+        """The splines, and a residual function of this name, in one call of the engine."""
+        weight: Tensor = self.spline_weight
+        base: Tensor | None = None if activation == "none" else self.base_weight
+        scaler, grid = masks.scaler_of(self), self.grid
+        if self._buffers.get("mask") is not None:
+            base = None if base is None else masks.masked(self, base)
+            live = self._live_inputs.of(self.mask)
+            if live is not None:
+                check_features(self, "x", x)
+                x, weight, grid = x[..., live], weight[:, live], grid[live]
+                base = None if base is None else base[:, live]
+                scaler = None if scaler is None else scaler[:, live]
+        basis = knots.basis_of(self, activation)
+        return layer(x, weight, base, scaler, grid, basis=basis, backend=self._backend)
 
     def _base(self, x: Tensor) -> Tensor:
         act, weight = self.base_activation, self.base_weight
         if act is None or weight is None:
             raise ValueError(
-                "base_activation and base_weight are expected to be both there or both None, got "
+                "base_activation and base_weight must be both there or both None, got "
                 f"{act} and {None if weight is None else list(weight.shape)}: set both"
             )
         values, masked = act(x), masks.masked(self, weight)
@@ -243,21 +200,6 @@ class KANLinear(nn.Module):
         if live is not None:
             values, masked = values.index_select(-1, live), masked[:, live]
         return F.linear(values, masked)
-
-    def _fused(self, x: Tensor, activation: Activation) -> Tensor:
-        c, grid = masks.packed(self, with_base=activation != "none"), self.grid
-        live = self._live_inputs.of(self.mask)
-        if live is not None:
-            check_features(self, "x", x)
-            x, c, grid = x.index_select(-1, live), c[:, live], grid[live]
-        return kan_linear(x, c, grid, basis=knots.basis_of(self, activation), backend=self._backend)
-
-    def _fused_activation(self) -> Activation | None:
-        """Name of the residual function if it goes into the fused op."""
-        if self._only_base_is_trained():
-            # Fused, the gradient of base_weight would cost that of all the splines.
-            return None
-        return fused_name(self.base_activation)
 
     def _only_base_is_trained(self) -> bool:
         if self.base_weight is None or not self.base_weight.requires_grad:

@@ -37,7 +37,7 @@ def set_mask(layer: Layer, mask: Tensor | None) -> None:
 
 def scaled_spline_weight(layer: Layer) -> Tensor:
     """Coefficients [O, I, G+k] with the factor of each edge, 0 for removed ones."""
-    scaler = _scaler(layer)
+    scaler = scaler_of(layer)
     return layer.spline_weight if scaler is None else layer.spline_weight * scaler.unsqueeze(-1)
 
 
@@ -50,7 +50,7 @@ def packed(layer: Layer, *, with_base: bool) -> Tensor:
     """Coefficients for `kan_linear`, with zeros for removed edges."""
     base = layer.base_weight if with_base else None
     return pack_coefficients(
-        layer.spline_weight, None if base is None else masked(layer, base), _scaler(layer)
+        layer.spline_weight, None if base is None else masked(layer, base), scaler_of(layer)
     )
 
 
@@ -61,7 +61,8 @@ def make_room(layer: Layer, state_dict: Mapping[str, Any], prefix: str) -> None:
         layer.mask = torch.ones(shape, dtype=torch.bool, device=layer.grid.device)
 
 
-def _scaler(layer: Layer) -> Tensor | None:
+def scaler_of(layer: Layer) -> Tensor | None:
+    """Factors [O, I] of the splines, 0 for removed edges; None if all are 1."""
     if layer.enable_standalone_scale_spline:
         return masked(layer, layer.spline_scaler)
     return None if layer.mask is None else layer.mask.to(layer.spline_weight.dtype)

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from kanfast.engine.backends import Backend
 from kanfast.engine.checks import check_index
-from kanfast.engine.ops import Backend
-from kanfast.nn.chain import ChainCache, evaluate_compiled
 from kanfast.nn.linear import KANLinear
 from kanfast.nn.nodes import AFFINE, Nodes, check_sequence, parse_widths
 from kanfast.nn.selection import Selection
@@ -134,7 +133,6 @@ class Network(nn.Module):
         self.register_buffer("input_mask", None)
         self.register_buffer("samples", None, persistent=False)
         self._live_inputs = Selection()
-        self._chain = ChainCache()
         self.refresh_sizes()
 
     def refresh_sizes(self) -> None:
@@ -233,11 +231,6 @@ class Network(nn.Module):
             x = self.select_inputs(x)
         layers = cast(nn.Module, modules["layers"])._modules
         plain = len(cast(nn.ModuleDict, modules["nodes"])) == 0
-        if plain and not update_grid:
-            traced = torch.compiler.is_compiling()
-            y = evaluate_compiled(layers, x) if traced else self._chain.evaluate(layers, x)
-            if y is not None:
-                return y
         for name, layer in cast(dict[str, KANLinear], layers).items():
             if update_grid:
                 layer.update_grid(x)

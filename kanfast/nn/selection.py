@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_batchedtensor
+
+from kanfast.engine._torch import is_batched
 
 
 class Selection:
@@ -24,7 +25,7 @@ class Selection:
         None stands for all of them, also when there is no mask or its values cannot be seen (meta
         tensors, inside vmap).
         """
-        if mask is None or mask.is_meta or is_batchedtensor(mask):
+        if mask is None or mask.is_meta or is_batched(mask):
             return None
         if not torch.compiler.is_compiling():
             seen, version = self._looked_at

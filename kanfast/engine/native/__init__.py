@@ -248,3 +248,7 @@ def _load() -> ctypes.CDLL | str:
         library.kanfast_pack.argtypes = [ctypes.c_int, ctypes.c_char_p]
         return library
     return "it was not compiled for this processor when kanfast was installed"
+
+
+from kanfast.engine.native.layers import layer_forward as layer_forward  # noqa: E402
+from kanfast.engine.native.layers import layer_grad as layer_grad  # noqa: E402

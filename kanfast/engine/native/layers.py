@@ -222,3 +222,63 @@ def _as_made(values: Tensor, shape: Shape) -> Tensor:
     """Values between layers as `all_values` made them, if a hook of saved tensors did not."""
     steps = shape.steps(values.shape[0])
     return values.new_empty_strided(values.shape, steps).copy_(values)
+
+
+def layer_forward(
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    *,
+    basis: Basis,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """See `engine.reference.layer_forward`."""
+    outputs, inputs, _ = weight.shape
+    which = shape(
+        basis.grid_size,
+        basis.degree,
+        basis.activation,
+        basis.uniform,
+        outputs,
+        inputs,
+        x.dtype,
+        grid.dtype,
+        scaler is not None,
+    )
+    tensors = [t.contiguous() for t in (weight, base, scaler, grid) if t is not None]
+    return forward(chain(which), x.contiguous(), tensors)
+
+
+def layer_grad(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    needs: Sequence[bool],
+    *,
+    basis: Basis,
+    precision: str,
+) -> list[Tensor | None]:
+    """See `engine.reference.layer_grad`."""
+    outputs, inputs, _ = weight.shape
+    which = shape(
+        basis.grid_size,
+        basis.degree,
+        basis.activation,
+        basis.uniform,
+        outputs,
+        inputs,
+        x.dtype,
+        grid.dtype,
+        scaler is not None,
+    )
+    given = (weight, base, scaler, grid)
+    tensors = [t.contiguous() for t in given if t is not None]
+    wanted = [needs[0], *[need for t, need in zip(given, needs[1:]) if t is not None]]
+    grads = iter(backward(chain(which), g, (x, *tensors), wanted))
+    return [next(grads), *[None if t is None else next(grads) for t in given]]
