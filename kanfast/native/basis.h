@@ -97,18 +97,23 @@ template <int K> struct Cell {
 };
 
 template <typename T, int K> void cell_polynomials(const Problem &p, int64_t i, Cell<K> *cells) {
-    const int knots = p.grid_size + 2 * K + 1;
-    auto t = [&](int q) { return double(T(p.knot(i, q, knots))); };
-    for (int m = 0; m + 1 < knots; ++m) {
-        const double half = (t(m + 1) - t(m)) / 2, middle = t(m) + half;
+    const int64_t knots = p.grid_size + 2 * K + 1, splines = p.grid_size + K;
+    for (int64_t m = 0; m + 1 < knots; ++m) {
+        // The knots m - K .. m + K. Beyond the ends of the grid the outermost one is repeated: only splines that do not exist
+        // stand on such knots.
+        double t[2 * K + 2];
+        for (int q = 0; q < 2 * K + 2; ++q) {
+            const int64_t at = m - K + q, last = at < knots ? at : knots - 1;
+            t[q] = double(T(p.knot(i, last > 0 ? last : 0, knots)));
+        }
+        const double half = (t[K + 1] - t[K]) / 2, middle = t[K] + half;
         Cell<K> &cell = cells[m];
         cell.middle = middle;
         cell.inverse = half > 0 ? 1 / half : 0;
-        double n[K + 1][K + 2] = {};  // n[r][p]; splines beyond the ends of the grid stay zero
+        double n[K + 1][K + 2] = {};  // n[r][p], of the splines m - d + r
         n[0][0] = half > 0 && p.deriv <= K;
         for (int d = 1; d <= K; ++d)
             for (int r = d; r >= 0; --r) {
-                const int j = m - d + r;
                 double next[K + 2] = {};
                 auto add = [&](const double *from, double c0, double c1) {
                     for (int q = 0; q <= K; ++q) {
@@ -116,19 +121,22 @@ template <typename T, int K> void cell_polynomials(const Problem &p, int64_t i, 
                         next[q + 1] += c1 * from[q];
                     }
                 };
-                const bool rising = d <= K - p.deriv, left = r > 0 && j >= 0, right = r < d && j + d + 1 < knots && j + 1 >= 0;
-                if (left) {
-                    const double width = t(j + d) - t(j), w = width > 0 ? 1 / width : 0;
-                    rising ? add(n[r - 1], (middle - t(j)) * w, half * w) : add(n[r - 1], d * w, 0);
+                auto inverse = [](double width) { return width > 0 ? 1 / width : 0; };
+                const bool rising = d <= K - p.deriv;
+                if (r > 0) {
+                    const double start = t[K - d + r], w = inverse(t[K + r] - start);
+                    rising ? add(n[r - 1], (middle - start) * w, half * w) : add(n[r - 1], d * w, 0);
                 }
-                if (right) {
-                    const double width = t(j + d + 1) - t(j + 1), w = width > 0 ? 1 / width : 0;
-                    rising ? add(n[r], (t(j + d + 1) - middle) * w, -half * w) : add(n[r], -d * w, 0);
+                if (r < d) {
+                    const double end = t[K + r + 1], w = inverse(end - t[K - d + r + 1]);
+                    rising ? add(n[r], (end - middle) * w, -half * w) : add(n[r], -d * w, 0);
                 }
                 memcpy(n[r], next, sizeof next);
             }
-        for (int q = 0; q <= K; ++q)
-            for (int r = 0; r <= K; ++r) cell.powers[q * (K + 1) + r] = n[r][q];
+        for (int r = 0; r <= K; ++r) {
+            const bool exists = m - K + r >= 0 && m - K + r < splines;
+            for (int q = 0; q <= K; ++q) cell.powers[q * (K + 1) + r] = exists ? n[r][q] : 0;
+        }
     }
 }
 
