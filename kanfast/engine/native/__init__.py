@@ -27,7 +27,7 @@ SERIAL_WORK = 100_000
 
 FORWARD, INPUT_GRAD, WEIGHT_GRAD = range(3)
 NO_ACTIVATION, GIVEN, SILU = range(3)
-CALL = struct.Struct("20q")  # struct Call in problem.h
+CALL = struct.Struct("19q")  # struct Call in problem.h
 PACK = struct.Struct("12q")  # struct Pack in pack.h
 
 
@@ -158,7 +158,6 @@ def _run(
         outputs,
         basis.grid_size,
         deriv,
-        basis.uniform,
         kind,
         torch.get_num_threads(),
         grid.dtype == torch.float64,

@@ -3,8 +3,7 @@
  * In cell m, t_m <= x < t_m+1 of the extended grid, they are the splines m - k .. m. */
 #pragma once
 
-#include "problem.h"
-#include "vector.h"
+#include "knots.h"
 
 /* Values of a block: values[r * ROWS + b] is spline cells[b] - K + r at row b for r <= K, and r = K + 1 the residual. */
 template <typename T, int K> struct Block {
@@ -53,11 +52,44 @@ template <typename T> inline void cubic_slopes(Vec<T> t, Vec<T> *n) {
     n[3] = t * t;
 }
 
+/* Where x lies on equal steps: the cell, how far into it, and whether there is one. */
+template <typename T> struct Place {
+    Vec<T> cell, t;
+    decltype(Vec<T>{} < Vec<T>{}) inside;
+};
+
+template <typename T> inline Vec<T> whole(Vec<T> position) {
+    return __builtin_convertvector(__builtin_convertvector(position, typename Simd<T>::index), Vec<T>);
+}
+
+/* For splines without jumps, to a rounding of the place in the cell, however many cells there are. Products are fused with what
+ * is added to them: the first two terms of t cancel. */
+template <typename T> inline Place<T> place_of(Vec<T> x, const Steps<T> &steps, T cells) {
+    const Vec<T> rest = x * steps.inverse_rest + steps.origin_rest, position = x * steps.inverse + steps.origin + rest;
+    auto inside = (position >= T(0)) & (position < cells);
+    Vec<T> cell = whole<T>(inside ? position : all(T(0)));
+    Vec<T> t = x * steps.inverse + (steps.origin - cell) + rest;
+    const Vec<T> shift = t < T(0) ? all(T(-1)) : t >= T(1) ? all(T(1)) : all(T(0));  // `position` was rounded
+    cell += shift;
+    t -= shift;
+    inside &= (cell >= T(0)) & (cell < cells);
+    return {inside ? cell : all(T(0)), inside ? t : all(T(0)), inside};
+}
+
+/* For steps, whose jumps are at the knots: as plain torch rounds the position, so that x at a knot is right of it. */
+template <typename T> inline Place<T> step_of(Vec<T> x, const Steps<T> &steps, T start, T cells) {
+    const Vec<T> z = (x - steps.middle) / steps.step, position = z - start;
+    const auto inside = (position >= T(0)) & (position < cells);
+    Vec<T> cell = whole<T>(inside ? position : all(T(0)));
+    // The position may have been rounded to that of the next knot. z is more exact.
+    cell += (z - (start + cell) < T(0)) & (cell > T(0)) ? all(T(-1)) : all(T(0));
+    return {cell, all(T(0)), inside};
+}
+
 /* The derivatives of order p.deriv and, where `slopes` is not null, of the next order, too. */
 template <typename T, int K>
-void uniform_splines(const Problem &p, const T *x, int rows, int64_t i, Block<T, K> &out, Block<T, K> *slopes) {
+void uniform_splines(const Problem &p, const Steps<T> &steps, const T *x, int rows, Block<T, K> &out, Block<T, K> *slopes) {
     constexpr int L = Simd<T>::lanes;
-    const Steps<T> steps = p.steps<T>(i, K);
     const T start = -(T(p.grid_size) / 2 + K), cells = T(p.grid_size + 2 * K);
     auto scale_of = [&](int64_t deriv) {
         T scale = deriv > K ? 0 : 1;
@@ -67,68 +99,22 @@ void uniform_splines(const Problem &p, const T *x, int rows, int64_t i, Block<T,
     };
     const T scale = scale_of(p.deriv), slope_scale = slopes ? scale_of(p.deriv + 1) : T(0);
     for (int b = 0; b < rows; b += L) {
-        const Vec<T> v = load(x + b), z = (v - steps.middle) / steps.step, position = z - start;
-        const auto inside = (position >= T(0)) & (position < cells);
-        // A rounded position may be that of the next knot. z is more exact, so the fraction tells.
-        Vec<T> floor = __builtin_convertvector(__builtin_convertvector(inside ? position : all(T(0)), typename Simd<T>::index), Vec<T>);
-        floor += (z - (start + floor) < T(0)) & (floor > T(0)) ? all(T(-1)) : all(T(0));
-        const auto cell = __builtin_convertvector(floor, typename Simd<T>::index);
-        const Vec<T> t = inside ? z - (start + floor) : all(T(0));
+        const Vec<T> v = load(x + b);
+        const Place<T> smooth = place_of<T>(v, steps, cells);
         auto put = [&](int64_t deriv, T factor, Block<T, K> &to) {
+            const Place<T> place = deriv < K ? smooth : step_of<T>(v, steps, start, cells);
+            const auto cell = __builtin_convertvector(place.cell, typename Simd<T>::index);
             Vec<T> n[K + 1];
             if (K == 3 && deriv < 2)
-                deriv ? cubic_slopes<T>(t, n) : cubics<T>(t, n);
+                deriv ? cubic_slopes<T>(place.t, n) : cubics<T>(place.t, n);
             else
-                local_splines<T, K>(t, int(K - deriv), n);
-            const Vec<T> live = liveness<T>(v, inside, factor);
+                local_splines<T, K>(place.t, int(K - deriv), n);
+            const Vec<T> live = liveness<T>(v, place.inside, factor);
             for (int r = 0; r <= K; ++r) store(to.values + r * ROWS + b, n[r] * live);
             memcpy(to.cells + b, &cell, sizeof cell);
         };
         put(p.deriv, scale, out);
         if (slopes) put(p.deriv + 1, slope_scale, *slopes);
-    }
-}
-
-/* Any knots: the splines of each cell as polynomials in u, -1 <= u <= 1 in the cell, made once for a call. In float64,
- * as powers lose some digits that the recursion keeps. */
-template <int K> struct Cell {
-    double middle, inverse;           // u = (x - middle) inverse
-    double powers[(K + 1) * (K + 1)];  // [p][r]: coefficient of u^p of spline r
-};
-
-template <typename T, int K> void cell_polynomials(const Problem &p, int64_t i, Cell<K> *cells) {
-    const int knots = p.grid_size + 2 * K + 1;
-    auto t = [&](int q) { return double(T(p.knot(i, q, knots))); };
-    for (int m = 0; m + 1 < knots; ++m) {
-        const double half = (t(m + 1) - t(m)) / 2, middle = t(m) + half;
-        Cell<K> &cell = cells[m];
-        cell.middle = middle;
-        cell.inverse = half > 0 ? 1 / half : 0;
-        double n[K + 1][K + 2] = {};  // n[r][p]; splines beyond the ends of the grid stay zero
-        n[0][0] = half > 0 && p.deriv <= K;
-        for (int d = 1; d <= K; ++d)
-            for (int r = d; r >= 0; --r) {
-                const int j = m - d + r;
-                double next[K + 2] = {};
-                auto add = [&](const double *from, double c0, double c1) {
-                    for (int q = 0; q <= K; ++q) {
-                        next[q] += c0 * from[q];
-                        next[q + 1] += c1 * from[q];
-                    }
-                };
-                const bool rising = d <= K - p.deriv, left = r > 0 && j >= 0, right = r < d && j + d + 1 < knots && j + 1 >= 0;
-                if (left) {
-                    const double width = t(j + d) - t(j), w = width > 0 ? 1 / width : 0;
-                    rising ? add(n[r - 1], (middle - t(j)) * w, half * w) : add(n[r - 1], d * w, 0);
-                }
-                if (right) {
-                    const double width = t(j + d + 1) - t(j + 1), w = width > 0 ? 1 / width : 0;
-                    rising ? add(n[r], (t(j + d + 1) - middle) * w, -half * w) : add(n[r], -d * w, 0);
-                }
-                memcpy(n[r], next, sizeof next);
-            }
-        for (int q = 0; q <= K; ++q)
-            for (int r = 0; r <= K; ++r) cell.powers[q * (K + 1) + r] = n[r][q];
     }
 }
 
@@ -184,16 +170,20 @@ template <typename T> void silu(const Problem &p, const T *x, int rows, T *out, 
     }
 }
 
-/* All values of input i for the rows from `first` on, times the input's scale. Of a layer with equal steps also the slopes,
- * where these are not null. */
+/* All values of input i for the rows from `first` on, times the input's scale. Of a layer also the slopes, where these are not
+ * null. */
 template <typename T, int K>
-void evaluate(const Problem &p, const Cell<K> *cells, int64_t first, int rows, int64_t i, Block<T, K> &out, Block<T, K> *slopes = nullptr) {
+void evaluate(const Knots<T, K> &knots, int64_t first, int rows, int64_t i, Block<T, K> &out, Block<T, K> *slopes = nullptr) {
+    const Problem &p = knots.p;
+    const Steps<T> &steps = knots.steps[i];
     alignas(64) T x[ROWS], scale[ROWS];
     const int padded = p.column(static_cast<const T *>(p.x), p.inputs, p.by_column.x, first, rows, i, x);
-    if (p.uniform)
-        uniform_splines<T, K>(p, x, padded, i, out, slopes);
-    else
-        general_splines<T, K>(p, x, padded, i, cells + i * (p.grid_size + 2 * K), out);
+    if (steps.cell < 0) {
+        uniform_splines<T, K>(p, steps, x, padded, out, slopes);
+    } else {
+        general_splines<T, K>(p, x, padded, i, knots.values + steps.cell, out);
+        if (slopes) general_splines<T, K>(p, x, padded, i, knots.slopes + steps.cell, *slopes);
+    }
     T *residual = out.values + (K + 1) * ROWS, *slope = slopes ? slopes->values + (K + 1) * ROWS : nullptr;
     if (p.activation == SILU) silu(p, x, padded, residual, slope);
     if (p.activation == GIVEN) p.column(static_cast<const T *>(p.residual), p.inputs, false, first, rows, i, residual);

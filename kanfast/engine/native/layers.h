@@ -9,7 +9,7 @@ namespace {
 
 /* What of a layer is not a tensor, as `kanfast.native.layers` packs it: 64 bits each. */
 struct Shape {
-    int64_t inputs, outputs, degree, grid_size, uniform, activation, grid_is_float64, has_scaler;
+    int64_t inputs, outputs, degree, grid_size, activation, grid_is_float64, has_scaler;
     int64_t narrow;  // what kanfast_is_narrow says
 };
 
@@ -50,7 +50,7 @@ template <typename T> struct Layers {
         auto of = [](bool there, void *const *pointer) { return there ? *pointer : nullptr; };
         Problem p = {};
         p.rows = call.rows, p.inputs = shape.inputs, p.outputs = shape.outputs;
-        p.grid_size = shape.grid_size, p.uniform = shape.uniform, p.activation = shape.activation;
+        p.grid_size = shape.grid_size, p.activation = shape.activation;
         p.threads = call.threads, p.grid = tensors[scaler + 1], p.grid_is_float64 = shape.grid_is_float64;
         p.x = input(n), p.by_column.x = by_column(n);
         p.layer.weight = tensors[0], p.layer.base = of(base, tensors + base), p.layer.scaler = of(shape.has_scaler, tensors + scaler);

@@ -16,7 +16,7 @@ from kanfast.engine import native
 from kanfast.engine.activations import Activation
 from kanfast.engine.basis import Basis, shared_basis
 
-SHAPE = struct.Struct("9q")  # struct Shape in layers.h
+SHAPE = struct.Struct("8q")  # struct Shape in layers.h
 
 _address = Tensor.data_ptr
 
@@ -93,7 +93,6 @@ class Chain:
                 its.outputs,
                 its.basis.degree,
                 its.basis.grid_size,
-                its.basis.uniform,
                 native.SILU if its.has_base else native.NO_ACTIVATION,
                 its.grid_dtype == torch.float64,
                 its.has_scaler,

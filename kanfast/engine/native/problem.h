@@ -8,15 +8,11 @@ constexpr int ROWS = 128;  // of a block: a multiple of every register's lanes
 
 enum Activation : int64_t { NONE, GIVEN, SILU };
 
-template <typename T> struct Steps {
-    T middle, step;
-};
-
 /* As `kanfast.native` packs them: 64 bits each. Tensors are of the dtype of the call and contiguous; matrices with one row for
  * each of the batch may lie by column instead. */
 struct Call {
     int64_t rows, inputs, outputs;                      // B, I, O
-    int64_t grid_size, deriv, uniform, activation;      // degree is a template argument
+    int64_t grid_size, deriv, activation;               // degree is a template argument
     int64_t threads, grid_is_float64;
     const void *x, *scale, *c, *g, *residual, *grid;    // scale [B, I] or null
     const double *polynomial;                           // of silu: n + 1 powers, then n
@@ -44,14 +40,6 @@ struct Problem : Call {
     double knot(int64_t i, int64_t q, int64_t knots) const {
         return grid_is_float64 ? static_cast<const double *>(grid)[i * knots + q]
                                : static_cast<const float *>(grid)[i * knots + q];
-    }
-
-    /* Middle of the domain and step, computed in the dtype of the grid. */
-    template <typename T> Steps<T> steps(int64_t i, int degree) const {
-        const int64_t knots = grid_size + 2 * degree + 1;
-        const double lo = knot(i, degree, knots), hi = knot(i, degree + grid_size, knots);
-        if (grid_is_float64) return {T((lo + hi) / 2), T((hi - lo) / double(grid_size))};
-        return {T((float(lo) + float(hi)) / 2), T((float(hi) - float(lo)) / float(grid_size))};
     }
 
     /* Column i of a matrix of this width, the rows from `first` on, with zeros up to whole registers; how many in all. */

@@ -6,7 +6,7 @@
 
 namespace {
 
-constexpr int64_t SERIAL_WORK = 100000;  // operations with whole registers below which other threads are left asleep
+constexpr int64_t SERIAL_WORK = 100000;  // operations with whole registers for each thread: with less it is left asleep
 
 /* Calls run(constant K) for a degree K, and returns what that does: 0, or 1 where memory ran out. */
 template <typename Run> int with_degree(int degree, Run run) {
@@ -25,8 +25,8 @@ template <typename Run> int with_degree(int degree, Run run) {
 
 /* The primitives 0 forward, 1 input_grad, 2 weight_grad, and 3 for both gradients of a layer. */
 template <typename T> int run(int op, int degree, Problem p) {
-    const int64_t work = p.rows * p.inputs * (8 + p.outputs * int64_t(sizeof(T)) * (degree + 2) / 64);
-    if (work <= SERIAL_WORK) p.threads = 1;
+    const int64_t vectors = p.outputs * int64_t(sizeof(T)) * (degree + 2) / 64, coefficients = p.outputs * (p.grid_size + degree) / 4;
+    p.threads = min(p.threads, 1 + p.inputs * (p.rows * (8 + vectors) + coefficients) / SERIAL_WORK);
     p.by_column.x |= p.inputs == 1, p.by_column.d_x |= p.inputs == 1;
     if (p.outputs == 1 && is_narrow<T>(p, degree)) p.by_column.y = p.by_column.g = true;
     return with_degree(degree, [&](auto k) -> int {
@@ -35,7 +35,7 @@ template <typename T> int run(int op, int degree, Problem p) {
             Problem slope = p;
             slope.out = p.layer.d_x;
             ++slope.deriv;
-            return (slope.out && !primitives.fused && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
+            return (slope.out && !primitives.both && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
         }
         return int(op == 0 ? primitives.forward() : op == 1 ? primitives.input_grad() : primitives.weight_grad());
     });

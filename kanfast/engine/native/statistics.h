@@ -13,7 +13,7 @@ constexpr int WINDOW_BLOCKS = 4;  // of rows, whose gradients of coefficients ar
 
 /* As `kanfast.native.statistics` packs it: 64 bits each, tensors contiguous. */
 struct EdgeCall {
-    int64_t rows, inputs, outputs, grid_size, uniform, activation, threads, grid_is_float64;
+    int64_t rows, inputs, outputs, grid_size, activation, threads, grid_is_float64;
     const void *x, *c, *grid;
     const void *residual, *slope;        // of a given residual: its values and, unless they are no function of x, its slopes
     const double *polynomial;            // of silu's slope
@@ -24,7 +24,7 @@ struct EdgeCall {
     Problem problem(int64_t deriv) const {
         Problem p = {};
         p.rows = rows, p.inputs = inputs, p.outputs = outputs;
-        p.grid_size = grid_size, p.deriv = deriv, p.uniform = uniform;
+        p.grid_size = grid_size, p.deriv = deriv;
         p.activation = deriv && activation == GIVEN && !slope ? NONE : activation;
         p.threads = threads, p.grid_is_float64 = grid_is_float64;
         p.x = x, p.grid = grid, p.residual = deriv ? slope : residual, p.polynomial = polynomial;
@@ -44,10 +44,9 @@ template <typename T, int K> struct EdgeStatistics {
     const int64_t row_blocks = ceil_div(call.rows, ROWS), input_blocks = ceil_div(call.inputs, INPUTS);
     const int64_t parts = min(ceil_div(PARTS_OF_WORK, input_blocks), ceil_div(call.rows, PART_ROWS));
     const int64_t part_blocks = ceil_div(row_blocks, parts), works = parts * input_blocks;
-    const int64_t tables = values.uniform ? 0 : call.inputs * cells;
     const int threads = int(call.threads);
     const bool residual = values.activation != NONE;
-    const Buffer<Cell<K>> value_table{tables}, slope_table{tables};  // of general knots
+    const Knots<T, K> knots{values, false}, slope_knots{slopes, false};
     const Buffer<T> c{call.inputs * c_rows * width};
 
     const T *tile_of(const T *coefficients, int64_t o, int64_t i, int registers) const {
@@ -68,9 +67,8 @@ template <typename T, int K> struct EdgeStatistics {
             for (int64_t j = 0; j < splines + residual; ++j)
                 row_to_tile<T, W>(from + j * call.inputs * outputs, o, outputs, tile + (j < splines ? K + j : c_rows - 1) * W);
         });
-        if (values.uniform) return;
-        cell_polynomials<T, K>(values, i, value_table + i * cells);
-        if (call.grad_x) cell_polynomials<T, K>(slopes, i, slope_table + i * cells);
+        knots.prepare(i);
+        if (call.grad_x) slope_knots.prepare(i);
     }
 
     int64_t rows_of(int64_t block) const { return min(ROWS, call.rows - block * ROWS); }
@@ -81,7 +79,7 @@ template <typename T, int K> struct EdgeStatistics {
     int forward() const {
         const int64_t size = STATISTICS * width;
         const Buffer<double> totals(parts * call.inputs * size);
-        bool failed = !value_table || !slope_table || !c || !totals;
+        bool failed = knots.failed() || slope_knots.failed() || !c || !totals;
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
             const Buffer<Block<T, K>> block(1);
@@ -114,7 +112,7 @@ template <typename T, int K> struct EdgeStatistics {
         for (int64_t n = part * part_blocks; n < end_of(part); ++n)
             for (int64_t i = i0; i < i0 + inputs_of(i0); ++i) {
                 const int rows = int(rows_of(n));
-                evaluate<T, K>(values, value_table, n * ROWS, rows, i, block);
+                evaluate<T, K>(knots, n * ROWS, rows, i, block);
                 for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
                     constexpr int V = v.value, W = V * L;
                     double *total = first + (i - i0) * size + o;
@@ -149,7 +147,7 @@ template <typename T, int K> struct EdgeStatistics {
         const Buffer<double> totals(call.grad_c ? parts * size : 0);
         const Buffer<T> weights(call.inputs * WEIGHTS * width);
         const Buffer<int64_t> extremes(searches ? parts * call.inputs * 2 * width : 0);
-        bool failed = !value_table || !slope_table || !c || !totals || !weights || !extremes;
+        bool failed = knots.failed() || slope_knots.failed() || !c || !totals || !weights || !extremes;
 #pragma omp parallel num_threads(threads) if (threads > 1)
         {
             const Buffer<Block<T, K>> blocks(2);
@@ -209,7 +207,7 @@ template <typename T, int K> struct EdgeStatistics {
         for (int64_t n = part * part_blocks; n < end_of(part); ++n)
             for (int64_t i = i0; i < i0 + inputs_of(i0); ++i) {
                 const int rows = int(rows_of(n));
-                evaluate<T, K>(values, value_table, n * ROWS, rows, i, block);
+                evaluate<T, K>(knots, n * ROWS, rows, i, block);
                 for_tiles<TILE, T>(width, [&](int64_t o, auto v) {
                     constexpr int V = v.value, W = V * L;
                     int64_t *found = first + (i - i0) * 2 * width + o;
@@ -253,8 +251,8 @@ template <typename T, int K> struct EdgeStatistics {
     void backward_block(int64_t n, int64_t i, Block<T, K> *blocks, int32_t *sorted, T *g, const T *weights, const int64_t *extremes, T *dc) const {
         const int rows = int(rows_of(n));
         int32_t *order = sorted, *start = sorted + ROWS;
-        evaluate<T, K>(values, value_table, n * ROWS, rows, i, blocks[0]);
-        if (call.grad_x) evaluate<T, K>(slopes, slope_table, n * ROWS, rows, i, blocks[1]);
+        evaluate<T, K>(knots, n * ROWS, rows, i, blocks[0]);
+        if (call.grad_x) evaluate<T, K>(slope_knots, n * ROWS, rows, i, blocks[1]);
         if (call.grad_c) sort_by_cell(blocks[0], rows, int(cells), start, order);
         const bool nan = call.grad_c && has_nan(blocks[0].values, rows);
         const Pull<T> pull = {

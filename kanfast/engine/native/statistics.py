@@ -13,7 +13,7 @@ from kanfast.engine import native
 from kanfast.engine.activations import activation
 from kanfast.engine.basis import Basis
 
-CALL = struct.Struct("27q")  # struct EdgeCall in statistics.h
+CALL = struct.Struct("26q")  # struct EdgeCall in statistics.h
 NONE = (None,) * 5
 
 
@@ -83,7 +83,6 @@ def _run(
         inputs,
         outputs,
         basis.grid_size,
-        basis.uniform,
         kind,
         torch.get_num_threads() if work > native.SERIAL_WORK else 1,
         grid.dtype == torch.float64,

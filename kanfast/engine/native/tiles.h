@@ -11,16 +11,43 @@ namespace {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
-/* Aligned memory until the end of the scope: of the stack if it is little, as an allocation takes as long as a few rows. */
-template <typename T> struct Buffer {
-    alignas(64) char little[8192];
-    T *data;
-    explicit Buffer(int64_t size) {
-        const int64_t bytes = size * int64_t(sizeof(T));
-        data = reinterpret_cast<T *>(bytes <= int64_t(sizeof little) ? little : aligned_alloc(64, ceil_div(bytes, 64) * 64));
+/* Memory of a thread for the buffers of a call, which end in the opposite order of their beginning. An allocation takes as
+ * long as a few rows, and the stack of a thread may be small. */
+struct Arena {
+#if defined(__SANITIZE_ADDRESS__)
+    static constexpr int64_t size = 0;  // so that every buffer has bounds of its own
+#else
+    static constexpr int64_t size = 1 << 17;
+#endif
+    char *memory = nullptr;
+    int64_t used = 0;
+    ~Arena() { free(memory); }
+
+    /* Null where there is not enough left. */
+    char *take(int64_t bytes) {
+        if (bytes > size - used) return nullptr;
+        if (!memory) memory = static_cast<char *>(aligned_alloc(64, size));
+        if (!memory) return nullptr;
+        used += bytes;
+        return memory + used - bytes;
     }
+};
+
+thread_local Arena arena;
+
+/* Aligned memory until the end of the scope, in the thread that made it; null where memory ran out. */
+template <typename T> struct Buffer {
+    const int64_t bytes;
+    char *const taken;
+    T *const data;
+    explicit Buffer(int64_t size)
+        : bytes(ceil_div(size * int64_t(sizeof(T)), 64) * 64), taken(arena.take(bytes)),
+          data(reinterpret_cast<T *>(taken ? taken : static_cast<char *>(aligned_alloc(64, bytes ? bytes : 64)))) {}
     ~Buffer() {
-        if (static_cast<void *>(data) != little) free(data);
+        if (taken)
+            arena.used -= bytes;
+        else
+            free(data);
     }
     Buffer(const Buffer &) = delete;
     operator T *() const { return data; }
@@ -37,6 +64,20 @@ template <int WIDEST, typename T, typename Run> inline void for_tiles(int64_t wi
     for (; width - o >= WIDEST * L; o += WIDEST * L) run(o, Constant<WIDEST>{});
     if constexpr (WIDEST > 1)
         if (o < width) for_tiles<WIDEST / 2, T>(width - o, [&](int64_t rest, auto v) { run(o + rest, v); });
+}
+
+/* How many tiles these are, and run for one of them. */
+template <int WIDEST, typename T> inline int64_t count_tiles(int64_t width) {
+    int64_t count = 0;
+    for_tiles<WIDEST, T>(width, [&](int64_t, auto) { ++count; });
+    return count;
+}
+
+template <int WIDEST, typename T, typename Run> inline void for_tile(int64_t width, int64_t number, Run run) {
+    int64_t count = 0;
+    for_tiles<WIDEST, T>(width, [&](int64_t o, auto v) {
+        if (count++ == number) run(o, v);
+    });
 }
 
 template <typename T> inline int64_t padded_width(int64_t outputs) {

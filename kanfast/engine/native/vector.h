@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__AVX512F__)
@@ -80,6 +81,41 @@ template <typename T> inline void add_sums(const Vec<T> *v, T *out) {
         for (int i = 0; i < 8; i += 2) store(out + i, load(out + i) + fold<T, 1>(v[i], v[i + 1]));
     }
 }
+
+/* Four numbers, whatever the registers are. */
+template <typename T> struct Four {
+    typedef T vec __attribute__((vector_size(4 * sizeof(T))));
+    using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+    typedef Bits bits __attribute__((vector_size(4 * sizeof(T))));
+
+    static vec load(const T *from) {
+        vec v;
+        memcpy(&v, from, sizeof v);
+        return v;
+    }
+
+    static void store(T *to, vec v) { memcpy(to, &v, sizeof v); }
+
+    /* Those of these numbers among the eight of a and b. */
+    template <int n0, int n1, int n2, int n3> static vec pick(vec a, vec b) {
+#if defined(__clang__)
+        return __builtin_shufflevector(a, b, n0, n1, n2, n3);
+#else
+        return __builtin_shuffle(a, b, bits{n0, n1, n2, n3});
+#endif
+    }
+
+    /* v with zeros in its first lanes. */
+    static vec without(vec v, int lanes) { return bits{0, 1, 2, 3} >= bits{} + Bits(lanes) ? v : vec{}; }
+
+    /* Four rows become four columns. */
+    static void transpose(vec *v) {
+        const vec a = pick<0, 4, 1, 5>(v[0], v[1]), b = pick<2, 6, 3, 7>(v[0], v[1]);
+        const vec c = pick<0, 4, 1, 5>(v[2], v[3]), d = pick<2, 6, 3, 7>(v[2], v[3]);
+        v[0] = pick<0, 1, 4, 5>(a, c), v[1] = pick<2, 3, 6, 7>(a, c);
+        v[2] = pick<0, 1, 4, 5>(b, d), v[3] = pick<2, 3, 6, 7>(b, d);
+    }
+};
 
 /* e^x for x <= 0, to an ulp or two; below the smallest normal number that one. NaN stays NaN. */
 template <typename T> inline Vec<T> exp_of_negative(Vec<T> x) {
