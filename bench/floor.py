@@ -30,8 +30,8 @@ from torch.autograd.function import Function
 
 from kanfast import KAN
 from kanfast.cli.compare import count_parameters, mlp, mlp_widths
-from kanfast.engine.layer import Layer
-from kanfast.engine.native import layers
+from kanfast.engine.basis import shared_basis
+from kanfast.engine.native import layer as native_layer
 
 from .measures import Result, Work
 from .timing import Sample, interleave
@@ -97,17 +97,31 @@ def products() -> dict[str, Work]:
 
 def arithmetic(kan: KAN, batch: int) -> Work:
     """The native calls of a step, without autograd."""
-    parts = [cast(Layer, layer.usual_layer(torch.float32)) for layer in kan.kan_layers]
-    chain, tensors = (
-        layers.chain(*[part[0] for part in parts]),
-        [t for part in parts for t in part[1]],
-    )
     x, g = torch.rand(batch, WIDTHS[0]) * 2 - 1, torch.rand(batch, WIDTHS[-1])
-    needs = (False, *[t.requires_grad for t in tensors])
+    calls = [
+        (
+            (layer.spline_weight, layer.base_weight, layer.spline_scaler, layer.grid),
+            shared_basis(layer.grid_size, layer.spline_order, "silu", True),
+        )
+        for layer in kan.kan_layers
+    ]
+    options = {"precision": "ieee"}
 
+    @torch.no_grad()
     def run(_: None) -> None:
-        values = layers.all_values(chain, x, tensors)
-        layers.backward(chain, g, (*values[:-1], *tensors), needs)
+        values = [x]
+        for tensors, basis in calls:
+            y = native_layer.layer_forward(
+                values[-1], *tensors, basis=basis, out_dtype=x.dtype, **options
+            )
+            values.append(y)
+        grad = g
+        for n, (tensors, basis) in reversed([*enumerate(calls)]):
+            needs = (n > 0, True, True, True, False)
+            grads = native_layer.layer_grad(
+                grad, values[n], *tensors, needs, basis=basis, **options
+            )
+            grad = cast(Tensor, grads[0])
 
     return Work(run, lambda _: Result())
 

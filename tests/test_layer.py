@@ -2,18 +2,25 @@
 
 import pytest
 import torch
-from cases import BACKENDS, DEVICE, KNOTS, make_basis, make_grid
+from cases import DEVICE, KNOTS, make_basis, make_grid
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from kanfast import kan_linear
-from kanfast.engine import packing, reference
 from kanfast.engine import layer as engine
+from kanfast.engine import native, packing, reference
 from kanfast.engine.layer import layer
 
 # torch loads the rules of its own forward mode by a module that it has deprecated.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")
 
 ACTIVATIONS = ("silu", "gelu", "none")
+BACKENDS = [
+    "reference",
+    "triton",
+    pytest.param(
+        "native", marks=pytest.mark.skipif(not native.available(), reason="it was not built")
+    ),
+]
 
 
 def make(shape, basis, *, scaled=True, dtype=torch.float64):

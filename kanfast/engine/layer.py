@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,6 +23,7 @@ from torch.autograd.function import Function
 from kanfast.engine import _torch, autograd, backends, checks, packing, primitives
 from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
+from kanfast.engine.native import layer as native_layer
 from kanfast.engine.primitives import SCALARS, Spec, module_of, spec_of, without_autocast
 
 
@@ -192,7 +194,7 @@ def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
 def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
     spec = plan.spec
     with without_autocast(cast(Tensor, tensors[0])):
-        y: Tensor = module_of(spec.backend).layer_forward(
+        y: Tensor = _module_of(spec.backend).layer_forward(
             *tensors, basis=spec.basis, precision=spec.precision, out_dtype=plan.out_dtype
         )
     return y
@@ -209,11 +211,15 @@ def _grad(
     return _run_grad(plan.spec, g, tensors, needs)
 
 
+def _module_of(backend: str) -> ModuleType:
+    return native_layer if backend == "native" else module_of(backend)
+
+
 def _run_grad(
     spec: Spec, g: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
     with without_autocast(g):
-        grads: Sequence[Tensor | None] = module_of(spec.backend).layer_grad(
+        grads: Sequence[Tensor | None] = _module_of(spec.backend).layer_grad(
             g, *tensors, needs, basis=spec.basis, precision=spec.precision
         )
     return grads

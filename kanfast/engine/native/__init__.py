@@ -242,12 +242,8 @@ def _load() -> ctypes.CDLL | str:
         except OSError as error:
             return f"its library cannot be loaded ({error})"
         library.kanfast_run.argtypes = [ctypes.c_int] * 3 + [ctypes.c_char_p]
-        library.kanfast_layers.argtypes = [ctypes.c_int] * 2 + [ctypes.c_char_p] * 2
+        library.kanfast_layer.argtypes = [ctypes.c_int] * 2 + [ctypes.c_char_p]
         library.kanfast_is_narrow.argtypes = [ctypes.c_int, ctypes.c_int64] * 2
         library.kanfast_pack.argtypes = [ctypes.c_int, ctypes.c_char_p]
         return library
     return "it was not compiled for this processor when kanfast was installed"
-
-
-from kanfast.engine.native.layers import layer_forward as layer_forward  # noqa: E402
-from kanfast.engine.native.layers import layer_grad as layer_grad  # noqa: E402

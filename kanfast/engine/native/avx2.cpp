@@ -1,4 +1,4 @@
 /* The library for x86 processors with AVX2 and FMA: setup.py sets the flags. */
-#include "layers.h"
+#include "layer.h"
 #include "pack.h"
 #include "statistics.h"

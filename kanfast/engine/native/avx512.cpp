@@ -1,4 +1,4 @@
 /* The library for x86 processors with AVX-512 (F, VL, BW, DQ): setup.py sets the flags. */
-#include "layers.h"
+#include "layer.h"
 #include "pack.h"
 #include "statistics.h"

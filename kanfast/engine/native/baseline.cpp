@@ -1,4 +1,4 @@
 /* The library for processors that are not x86, at the compiler's defaults: setup.py sets the flags. */
-#include "layers.h"
+#include "layer.h"
 #include "pack.h"
 #include "statistics.h"

@@ -187,6 +187,7 @@ void evaluate(const Knots<T, K> &knots, int64_t first, int rows, int64_t i, Bloc
     T *residual = out.values + (K + 1) * ROWS, *slope = slopes ? slopes->values + (K + 1) * ROWS : nullptr;
     if (p.activation == SILU) silu(p, x, padded, residual, slope);
     if (p.activation == GIVEN) p.column(static_cast<const T *>(p.residual), p.inputs, false, first, rows, i, residual);
+    if (p.activation == GIVEN && slope) p.column(static_cast<const T *>(p.layer.residual_slope), p.inputs, false, first, rows, i, slope);
     if (p.activation == NONE) memset(residual, 0, ROWS * sizeof(T));
     if (p.activation == NONE && slope) memset(slope, 0, ROWS * sizeof(T));
     if (p.scale == nullptr) return;

@@ -24,6 +24,7 @@ struct Call {
  * but the weight. */
 struct Layer {
     const void *weight, *base, *scaler;
+    const void *residual_slope;                      // [B, I], as the residual in `Call`
     void *d_x, *d_weight, *d_base, *d_scaler;
     bool trained() const { return d_weight || d_base || d_scaler; }
 };

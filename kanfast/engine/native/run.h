@@ -33,7 +33,7 @@ template <typename T> int run(int op, int degree, Problem p) {
         Primitives<T, k.value> primitives{p};
         if (op == 3) {  // of a layer, whose polynomial is that of the next derivative
             Problem slope = p;
-            slope.out = p.layer.d_x;
+            slope.out = p.layer.d_x, slope.residual = p.layer.residual_slope;
             ++slope.deriv;
             return (slope.out && !primitives.both && Primitives<T, k.value>{slope}.input_grad()) || (p.layer.trained() && primitives.weight_grad());
         }
