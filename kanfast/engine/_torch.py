@@ -89,8 +89,11 @@ def is_observed(*tensors: Tensor | None) -> bool:
         or torch._C._get_tracing_state() is not None
     ):
         return True
-    for t in tensors:  # noqa: SIM110 (a generator takes longer)
-        if t is not None and not is_plain(t):
+    for t in tensors:  # `is_plain` of each, without a call
+        kind = type(t)
+        if kind is Parameter or t is None:
+            continue
+        if kind is not Tensor or _functorch.is_legacy_batchedtensor(t):
             return True
     return False
 

@@ -32,6 +32,8 @@ class Plan(NamedTuple):
 
     spec: Spec
     out_dtype: torch.dtype
+    autocast: bool = True
+    """Whether autocast may be on, and has to be off while the backend works."""
 
 
 def layer(
@@ -97,7 +99,7 @@ def _make_plan(
     autocast, _ = settings
     checks.check_layer(features, dtype, device, facts, basis, autocast is not None)
     backend, precision, out_dtype = backends.resolve(device.type, dtype, autocast, backend)
-    return Plan(Spec(basis, 0, precision, backend), out_dtype)
+    return Plan(Spec(basis, 0, precision, backend), out_dtype, autocast is not None)
 
 
 _plan = functools.lru_cache(4096)(_make_plan)
@@ -193,10 +195,13 @@ def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
 
 def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
     spec = plan.spec
+    call = _module_of(spec.backend).layer_forward
+    options = {"basis": spec.basis, "precision": spec.precision, "out_dtype": plan.out_dtype}
+    if not plan.autocast:
+        y: Tensor = call(*tensors, **options)
+        return y
     with without_autocast(cast(Tensor, tensors[0])):
-        y: Tensor = _module_of(spec.backend).layer_forward(
-            *tensors, basis=spec.basis, precision=spec.precision, out_dtype=plan.out_dtype
-        )
+        y = call(*tensors, **options)
     return y
 
 

@@ -27,11 +27,11 @@ def refresh_grid(layer: Layer) -> None:
 
 def basis_of(layer: Layer, activation: Activation) -> Basis:
     """The functions that the layer combines, with this residual function among them."""
-    uniform = _says_uniform(layer)
+    uniform = says_uniform(layer)
     return shared_basis(layer.grid_size, layer.spline_order, activation, uniform)
 
 
-def _says_uniform(layer: Layer) -> bool:
+def says_uniform(layer: Layer) -> bool:
     """Whether the engine is told that the knots are equally spaced.
 
     On CPUs it looks at them itself, in every call. Elsewhere a look would wait for the device, so

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kanfast.engine import checks
 from kanfast.engine.activations import Activation
 from kanfast.engine.backends import Backend
+from kanfast.engine.basis import shared_basis
 from kanfast.engine.layer import layer
 from kanfast.nn import knots, masks, measures, parameters, resize, splines, symbols
 from kanfast.nn.layer import check_features
@@ -169,12 +170,15 @@ class KANLinear(nn.Module):
             y = self._fused(x, "none") + self._base(x)
         else:
             y = self._fused(x, activation)
-        symbolic = self._modules.get("symbolic")
+        symbolic = self._modules["symbolic"]
         return y if symbolic is None else y + symbolic(x).to(y.dtype)
 
     def _fused(self, x: Tensor, activation: Activation) -> Tensor:
         """The splines, and a residual function of this name, in one call of the engine."""
-        weight: Tensor = self.spline_weight
+        parameters = self._parameters  # an attribute of a module costs a tenth of a small layer
+        weight: Tensor | None = parameters.get("spline_weight")
+        if weight is None:  # it is computed from others
+            weight = self.spline_weight
         base: Tensor | None = None if activation == "none" else self.base_weight
         scaler, grid = masks.scaler_of(self), self.grid
         if self._buffers.get("mask") is not None:
@@ -185,7 +189,8 @@ class KANLinear(nn.Module):
                 x, weight, grid = x[..., live], weight[:, live], grid[live]
                 base = None if base is None else base[:, live]
                 scaler = None if scaler is None else scaler[:, live]
-        basis = knots.basis_of(self, activation)
+        uniform = grid.is_cpu or knots.says_uniform(self)
+        basis = shared_basis(self.grid_size, self.spline_order, activation, uniform)
         return layer(x, weight, base, scaler, grid, basis=basis, backend=self._backend)
 
     def _base(self, x: Tensor) -> Tensor:
@@ -202,10 +207,12 @@ class KANLinear(nn.Module):
         return F.linear(values, masked)
 
     def _only_base_is_trained(self) -> bool:
+        if self.spline_weight.requires_grad:
+            return False
         if self.base_weight is None or not self.base_weight.requires_grad:
             return False
         scaled = self.enable_standalone_scale_spline and self.spline_scaler.requires_grad
-        return not (self.spline_weight.requires_grad or scaled)
+        return not scaled
 
     def _apply(self: Self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves and casts as every module; a cast to 16 bits leaves the grid at float32."""
