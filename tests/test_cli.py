@@ -154,6 +154,10 @@ BAD_ARGUMENTS = {
     ),
     "width of a word": (("--widths", "wide"), "argument --widths: invalid int value: 'wide'"),
     "no epochs": (("--epochs", 0), "argument --epochs: expected a number of at least 1, got 0"),
+    "too many threads": (
+        ("--threads", 100_000),
+        "argument --threads: expected a number of at most",
+    ),
     "negative rate": (("--lr", -1), "argument --lr: expected a number above 0, got -1"),
     "NaN rate": (("--lr", "nan"), "argument --lr: expected a number above 0, got nan"),
     "degree": (("--spline-order", 8), "argument --spline-order: invalid choice: 8"),

@@ -128,7 +128,7 @@ def test_kernels_compile_at_the_precision_torch_allows(monkeypatch, float32_prec
 
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     seen, run = [], primitives._run
-    monkeypatch.setattr(primitives, "_run", lambda *a: seen.append(a[5]) or run(*a))
+    monkeypatch.setattr(primitives, "_run", lambda *a: seen.append(a[2].precision) or run(*a))
     for allowed, precision in (("highest", "tf32x3"), ("high", "tf32"), ("highest", "tf32x3")):
         float32_precision(allowed)
         seen.clear()

@@ -9,7 +9,7 @@ import torch
 
 from kanfast.cli import data
 from kanfast.cli.data import InputError
-from kanfast.cli.options import Commands, check_output, number, require
+from kanfast.cli.options import Commands, check_output, number, require, threads
 from kanfast.cli.output import deliver
 from kanfast.interpret.dataset import create_dataset_from_data
 from kanfast.kan import KAN
@@ -65,7 +65,7 @@ def add(commands: Commands) -> None:
         help="time for all of it (%(default)g)",
     )
     option("--seed", type=number(int, 0), default=0, metavar="N", help="(%(default)s)")
-    option("--threads", type=whole, default=1, metavar="N", help="CPU threads (%(default)s)")
+    option("--threads", type=threads, default=1, metavar="N", help="CPU threads (%(default)s)")
     option(
         "--output",
         type=Path,

@@ -13,7 +13,7 @@ import torch
 
 from kanfast.cli import compare, explain, report
 from kanfast.cli.data import MAX_CLASSES, Data, InputError, Task, digits, table
-from kanfast.cli.options import Parser, check_output, number, require
+from kanfast.cli.options import Parser, check_output, number, require, threads
 from kanfast.cli.output import OutputError, complain, deliver, say
 from kanfast.cli.training import History
 from kanfast.engine import native
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--threads",
-        type=whole,
+        type=threads,
         default=1,
         metavar="N",
         help="CPU threads; small batches gain nothing from more than one (%(default)s)",

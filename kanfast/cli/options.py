@@ -29,8 +29,10 @@ class Parser(argparse.ArgumentParser):
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
-def number(kind: type[int] | type[float], least: float, *, strict: bool = False) -> Any:
-    """The type of an argument: a finite number of at least `least`."""
+def number(
+    kind: type[int] | type[float], least: float, most: float = math.inf, *, strict: bool = False
+) -> Any:
+    """The type of an argument: a finite number from `least`, or above it if `strict`, to `most`."""
 
     def parse(text: str) -> float:
         value = kind(text)
@@ -38,10 +40,17 @@ def number(kind: type[int] | type[float], least: float, *, strict: bool = False)
             raise argparse.ArgumentTypeError(
                 f"expected a number {'above' if strict else 'of at least'} {least:g}, got {text}"
             )
+        if value > most:
+            raise argparse.ArgumentTypeError(f"expected a number of at most {most:g}, got {text}")
         return value
 
     parse.__name__ = kind.__name__
     return parse
+
+
+# More threads help nobody, unless there are as many processors, and the system may have no room for
+# their stacks.
+threads = number(int, 1, max(64, os.cpu_count() or 1))
 
 
 def require(*modules: str) -> None:

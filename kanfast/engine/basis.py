@@ -21,6 +21,8 @@ from kanfast.engine.activations import ACTIVATIONS, Activation, activation
 from kanfast.engine.grid import is_uniform
 
 MAX_DEGREE = 7
+# Steps from the middle of a grid to its end, with which the place between two knots loses digits.
+_FINE = 16
 
 
 @dataclass(frozen=True)
@@ -82,10 +84,14 @@ class Basis:
         return self.grid_size + 2 * self.degree + 1
 
 
-@functools.cache
 def shared_basis(grid_size: int, degree: int, activation: Activation, uniform: bool) -> Basis:
     """A `Basis` that was checked before; eager layers ask for theirs in every call."""
-    return Basis(grid_size, degree, activation, uniform)
+    if torch.compiler.is_compiling():  # which warns of caches
+        return Basis(grid_size, degree, activation, uniform)
+    return _shared_basis(grid_size, degree, activation, uniform)
+
+
+_shared_basis = functools.cache(Basis)
 
 
 def evaluate(x: Tensor, grid: Tensor, basis: Basis, deriv: int = 0) -> Tensor:
@@ -160,9 +166,15 @@ def _zero(x: Tensor) -> Tensor:
 
 
 def _uniform_splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Evaluator:
-    lo, hi = grid[:, basis.degree], grid[:, basis.grid_size + basis.degree]
-    middle, step = ((lo + hi) / 2).to(dtype), ((hi - lo) / basis.grid_size).to(dtype)
-    degree, slope = basis.degree - deriv, step**-deriv
+    degree = basis.degree - deriv
+    # On fine grids the place between two knots is all behind float32's digits. Not so for steps,
+    # which jump at the knots: rounded to the dtype of the grid, an x at a knot is right of it.
+    ends = grid if degree == 0 else grid.double()
+    lo, hi = ends[:, basis.degree], ends[:, basis.grid_size + basis.degree]
+    middle, step = (lo + hi) / 2, (hi - lo) / basis.grid_size
+    if degree == 0:
+        middle, step = middle.to(dtype), step.to(dtype)
+    slope = (step**-deriv).to(dtype)
     # In steps from the middle of the domain, where knot j is at j - (G/2 + k).
     start = -(basis.grid_size / 2 + basis.degree)
 
@@ -171,7 +183,7 @@ def _uniform_splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype)
         if deriv == 0:
             _cardinal_splines(z, degree, start, out)
             return
-        f = z.new_empty(z.shape[0], basis.num_splines + deriv, z.shape[1])
+        f = x.new_empty(z.shape[0], basis.num_splines + deriv, z.shape[1])
         _cardinal_splines(z, degree, start, f)
         for _ in range(deriv - 1):
             f = f[:, :-1] - f[:, 1:]
@@ -187,13 +199,22 @@ def _cardinal_splines(z: Tensor, degree: int, start: float, out: Tensor) -> None
     N_p(u) = (-1)^p / p! sum_{m <= p/2} (-1)^m C(p + 1, m) e_m^p: the truncated powers counted from
     the nearer end of the support, so that nothing cancels.
     """
-    index = torch.arange(out.shape[1], dtype=z.dtype, device=z.device)[:, None]
+    index = torch.arange(out.shape[1], dtype=out.dtype, device=z.device)[:, None]
     if degree == 0:
         torch.eq(torch.floor(z - start)[:, None], index, out=out)
         out.add_(_zero(z))
         return
     radius = (degree + 1) / 2
-    e = torch.sub(z[:, None], index + (start + radius)).abs_().sub_(radius).clamp_max_(0)
+    if -start < _FINE:
+        e = torch.sub(z.to(out.dtype)[:, None], index + (start + radius))
+    else:
+        # Multiples of a half, whose distances from the centres are exact, and a rest. No spline
+        # lives beyond the bounds.
+        z = z.clamp_(start - 1, 1 - start)
+        near = (z * 2).round_().div_(2)
+        e = torch.sub(near.to(out.dtype)[:, None], index + (start + radius))
+        e.add_(z.sub_(near).to(out.dtype)[:, None])
+    e.abs_().sub_(radius).clamp_max_(0)
     scale = (-1) ** degree / math.factorial(degree)
     _power(e, degree, out).mul_(scale)
     term = torch.empty_like(e) if degree > 1 else e

@@ -24,7 +24,14 @@ from kanfast.engine import _torch, autograd, backends, checks, packing, primitiv
 from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.native import layer as native_layer
-from kanfast.engine.primitives import SCALARS, Spec, module_of, spec_of, without_autocast
+from kanfast.engine.primitives import (
+    SCALARS,
+    Spec,
+    in_memory,
+    module_of,
+    spec_of,
+    without_autocast,
+)
 
 
 class Plan(NamedTuple):
@@ -196,6 +203,7 @@ def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
 def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
     spec = plan.spec
     call = _module_of(spec.backend).layer_forward
+    tensors = in_memory(spec.backend, tensors)
     options = {"basis": spec.basis, "precision": spec.precision, "out_dtype": plan.out_dtype}
     if not plan.autocast:
         y: Tensor = call(*tensors, **options)
@@ -225,7 +233,10 @@ def _run_grad(
 ) -> Sequence[Tensor | None]:
     with without_autocast(g):
         grads: Sequence[Tensor | None] = _module_of(spec.backend).layer_grad(
-            g, *tensors, needs, basis=spec.basis, precision=spec.precision
+            *in_memory(spec.backend, (g, *tensors)),
+            needs,
+            basis=spec.basis,
+            precision=spec.precision,
         )
     return grads
 

@@ -11,7 +11,7 @@ device can go through every implementation. `engine.autograd` makes the primitiv
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from types import ModuleType
@@ -104,6 +104,7 @@ def _run(
 ) -> Tensor:
     checks.check_no_tangents(tensors)
     call: Callable[..., Tensor] = getattr(module_of(spec.backend), name)
+    tensors = in_memory(spec.backend, tensors)
     with without_autocast(cast(Tensor, tensors[0])):
         return call(
             *tensors,
@@ -112,6 +113,16 @@ def _run(
             precision=spec.precision,
             out_dtype=out_dtype,
         )
+
+
+def in_memory(backend: str, tensors: Sequence[Tensor | None]) -> tuple[Tensor | None, ...]:
+    """The tensors as a backend can take them: a Triton kernel gets a pointer, which has no sign.
+
+    Native code sees to that by itself, and plain torch knows of it.
+    """
+    if backend != "triton":
+        return tuple(tensors)
+    return tuple([None if t is None else native.resolved(t) for t in tensors])
 
 
 def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:

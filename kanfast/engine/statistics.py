@@ -21,6 +21,7 @@ from kanfast.engine import _torch, checks, chunked
 from kanfast.engine.backends import Backend, resolve_backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.native import statistics as native_statistics
+from kanfast.engine.primitives import in_memory
 
 
 class EdgeStatistics(NamedTuple):
@@ -112,7 +113,8 @@ class _EdgeStatistics(torch.autograd.Function):
         basis: Basis,
         backend: str,
     ) -> tuple[Tensor, ...]:
-        statistics = _module(backend).edge_statistics(x, c, residual, grid, basis=basis)
+        tensors = in_memory(backend, (x, c, residual, grid))
+        statistics = _module(backend).edge_statistics(*tensors, basis=basis)
         ctx.basis, ctx.backend = basis, backend
         ctx.save_for_backward(x, c, residual, grid, *statistics)
         ctx.set_materialize_grads(False)
@@ -124,12 +126,9 @@ class _EdgeStatistics(torch.autograd.Function):
         x, c, residual, grid, *statistics = ctx.saved_tensors
         with _exact(x):
             found = _module(ctx.backend).edge_statistics_grad(
-                x,
-                c,
-                residual,
-                grid,
+                *in_memory(ctx.backend, (x, c, residual, grid)),
                 statistics,
-                gradients,
+                in_memory(ctx.backend, gradients),
                 ctx.needs_input_grad[:3],
                 basis=ctx.basis,
             )

@@ -118,7 +118,7 @@ def unpack(
 
 def _pack(unpack: bool, weight: Tensor, *others: Tensor | None) -> None:
     outputs, inputs, splines = weight.shape
-    given = [None if t is None else t.contiguous() for t in (weight, *others)]
+    given = [None if t is None else _plain(t, t.dtype) for t in (weight, *others)]
     threads = torch.get_num_threads() if weight.numel() > SERIAL_WORK else 1
     sizes = (inputs, outputs, splines, threads, unpack)
     addresses = [*map(_address, given), *[0] * (7 - len(given))]
@@ -161,12 +161,7 @@ def _run(
         kind,
         torch.get_num_threads(),
         grid.dtype == torch.float64,
-        x.data_ptr(),
-        0 if s is None else s.data_ptr(),
-        0 if c is None else c.data_ptr(),
-        0 if g is None else g.data_ptr(),
-        0 if residual is None else residual.data_ptr(),
-        grid.data_ptr(),
+        *map(_address, (x, s, c, g, residual, grid)),
         polynomial,
         out.data_ptr(),
         not x.is_contiguous(),
@@ -186,14 +181,24 @@ def _dtype(precision: str) -> torch.dtype:
 
 
 def _plain(t: Tensor, dtype: torch.dtype) -> Tensor:
-    return t if t.dtype == dtype and t.is_contiguous() else t.to(dtype).contiguous()
+    if t.dtype != dtype:
+        t = t.to(dtype)
+    return resolved(t.contiguous())
 
 
 def _matrix(t: Tensor, dtype: torch.dtype) -> Tensor:
     """t in this dtype, and so that it or its transpose is contiguous."""
     if t.dtype != dtype:
         t = t.to(dtype)
-    return t if t.is_contiguous() or t.stride() == (1, t.shape[0]) else t.contiguous()
+    return resolved(t if t.is_contiguous() or t.stride() == (1, t.shape[0]) else t.contiguous())
+
+
+def resolved(t: Tensor) -> Tensor:
+    """t, or its copy if it is minus what its memory holds, which a pointer cannot tell.
+
+    So are the imaginary parts of conjugates.
+    """
+    return t.resolve_neg() if t.is_neg() else t
 
 
 @functools.cache
@@ -203,7 +208,21 @@ def _is_narrow(dtype: torch.dtype, outputs: int, degree: int, grid_size: int) ->
 
 
 def _address(t: Tensor | None) -> int:
-    return 0 if t is None else t.data_ptr()
+    if t is None:
+        return 0
+    address = t.data_ptr()
+    if not address and t.numel():
+        raise freed_memory(f"a tensor of shape {list(t.shape)}")
+    return address
+
+
+def freed_memory(what: str) -> RuntimeError:
+    """What to raise for a tensor whose memory is gone."""
+    return RuntimeError(
+        f"{what} must have memory for its numbers, got a storage that was freed: give it back "
+        "before the call, as frameworks do that free and gather parameters (FSDP), or make the "
+        "tensor anew"
+    )
 
 
 @functools.cache

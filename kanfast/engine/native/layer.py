@@ -72,7 +72,7 @@ def _run(
                 t.zero_()
         return
     x = native._matrix(x, dtype)
-    weight, base, scaler, grid = [None if t is None else t.contiguous() for t in tensors]
+    weight, base, scaler, grid = [None if t is None else native._plain(t, t.dtype) for t in tensors]
     kind, residual, slope = native.SILU, None, None
     if basis.activation == "none":
         kind = native.NO_ACTIVATION
@@ -82,7 +82,7 @@ def _run(
             slope = activation(basis.activation, x, 1).contiguous()
     if g is not None:
         narrow = native._is_narrow(dtype, outputs, basis.degree, basis.grid_size)
-        g = native._matrix(g, dtype) if narrow else g.contiguous()
+        g = native._matrix(g, dtype) if narrow else native._plain(g, dtype)
     address = native._address
     call = CALL.pack(
         rows,
@@ -94,7 +94,7 @@ def _run(
         tensors[3].dtype == torch.float64,
         not x.is_contiguous(),
         g is not None and not g.is_contiguous(),
-        x.data_ptr(),
+        address(x),
         address(weight),
         address(base),
         address(scaler),

@@ -73,10 +73,10 @@ def _run(
         slope = activation(basis.activation, x, 1) if results[0] is not None else None
     # Held until the call returns.
     given = [
-        None if t is None else t.contiguous()
+        None if t is None else native._plain(t, t.dtype)
         for t in (x, c, grid, residual, slope, *statistics, *gradients)
     ]
-    addresses = [0 if t is None else t.data_ptr() for t in given]
+    addresses = [*map(native._address, given)]
     work = rows * inputs * (16 + outputs * x.element_size() * (basis.degree + 12) // 64)
     call = CALL.pack(
         rows,
