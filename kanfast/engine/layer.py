@@ -12,15 +12,14 @@ of a gradient is made of the primitives, too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
-from types import ModuleType
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from kanfast.engine import _torch, autograd, backends, checks, packing, primitives
+from kanfast.engine import _torch, autograd, backends, checks, packing, primitives, unfused
 from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.native import layer as native_layer
@@ -202,14 +201,16 @@ def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
 
 def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
     spec = plan.spec
-    call = _module_of(spec.backend).layer_forward
+    native = spec.backend == "native"
+    call: Callable[..., Any] = native_layer.layer_forward if native else unfused.layer_forward
+    before = () if native else (module_of(spec.backend),)
     tensors = in_memory(spec.backend, tensors)
     options = {"basis": spec.basis, "precision": spec.precision, "out_dtype": plan.out_dtype}
     if not plan.autocast:
-        y: Tensor = call(*tensors, **options)
+        y: Tensor = call(*before, *tensors, **options)
         return y
     with without_autocast(cast(Tensor, tensors[0])):
-        y = call(*tensors, **options)
+        y = call(*before, *tensors, **options)
     return y
 
 
@@ -224,15 +225,15 @@ def _grad(
     return _run_grad(plan.spec, g, tensors, needs)
 
 
-def _module_of(backend: str) -> ModuleType:
-    return native_layer if backend == "native" else module_of(backend)
-
-
 def _run_grad(
     spec: Spec, g: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
+    native = spec.backend == "native"
+    call: Callable[..., Any] = native_layer.layer_grad if native else unfused.layer_grad
+    before = () if native else (module_of(spec.backend),)
     with without_autocast(g):
-        grads: Sequence[Tensor | None] = _module_of(spec.backend).layer_grad(
+        grads: Sequence[Tensor | None] = call(
+            *before,
             *in_memory(spec.backend, (g, *tensors)),
             needs,
             basis=spec.basis,

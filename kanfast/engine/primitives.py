@@ -132,7 +132,7 @@ def without_autocast(tensor: Tensor) -> AbstractContextManager[Any]:
 
 
 def module_of(backend: str) -> ModuleType:
-    """The implementation by this name, with the three primitives and the two calls of a layer."""
+    """The implementation by this name, with the three primitives."""
     if backend == "triton":  # imported when it is needed: kanfast works where it is not installed
         return importlib.import_module("kanfast.kernels")
     return native if backend == "native" else reference

@@ -11,7 +11,6 @@ reproducible bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,64 +117,13 @@ def weight_grad(
     Returns:
         [J, I, O].
     """
-    dtype = _wide(precision)
+    dtype = wide(precision)
     w = x.new_zeros((basis.num_functions * x.shape[1], g.shape[1]), dtype=dtype)
     functions = evaluator(grid, basis, deriv, dtype)
     for rows, f in _chunks(x, basis, dtype):
         _left_operand(functions, x[rows], None if s is None else s[rows], f, precision)
         w.addmm_(f.flatten(1).T, _operand(g[rows], precision))
     return w.view(basis.num_functions, x.shape[1], g.shape[1]).to(out_dtype)
-
-
-def layer_forward(
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    *,
-    basis: Basis,
-    precision: str,
-    out_dtype: torch.dtype,
-) -> Tensor:
-    """A layer from its parameters, see `engine.layer.layer`: x [B, I] -> [B, O]."""
-    c = pack(weight, base, scaler)
-    return forward(x, c, None, grid, basis=basis, deriv=0, precision=precision, out_dtype=out_dtype)
-
-
-def layer_grad(
-    g: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    base: Tensor | None,
-    scaler: Tensor | None,
-    grid: Tensor,
-    needs: Sequence[bool],
-    *,
-    basis: Basis,
-    precision: str,
-) -> list[Tensor | None]:
-    """Gradients of `layer_forward` in x, weight, base and scaler, those that are needed.
-
-    Args:
-        g: [B, O], the gradient of the layer's outputs. The other tensors are those of
-            `layer_forward`.
-        needs: Whether the gradient of each of them is needed; that of the grid is not.
-        basis, precision: As in `forward`.
-
-    Returns:
-        One for each tensor, in its shape and dtype; None where it is not needed.
-    """
-    grads: list[Tensor | None] = [None] * 5
-    options: dict[str, Any] = {"basis": basis, "precision": precision}
-    if needs[0]:
-        c = pack(weight, base, scaler)
-        grads[0] = input_grad(g, x, c, grid, deriv=1, out_dtype=x.dtype, **options)
-    if any(needs[1:]):
-        dtype = _wide(precision)
-        dc = weight_grad(g, x, None, grid, deriv=0, out_dtype=dtype, **options)
-        grads[1:4] = unpack(dc, weight, base, scaler, needs[1:4])
-    return grads
 
 
 def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:
@@ -228,9 +176,9 @@ def _left_operand(
 
 def _operand(t: Tensor, precision: str) -> Tensor:
     """t rounded to the precision's dtype and widened again to that of the accumulator."""
-    return t.to(OPERAND_DTYPES[precision]).to(_wide(precision))
+    return t.to(OPERAND_DTYPES[precision]).to(wide(precision))
 
 
-def _wide(precision: str) -> torch.dtype:
+def wide(precision: str) -> torch.dtype:
     """The dtype of basis values and of sums."""
     return torch.float64 if precision == "float64" else torch.float32
