@@ -75,7 +75,9 @@ def layer(
     tensors = (x, weight, base, scaler, grid)
     facts = tuple([None if t is None else (t.shape, t.dtype, t.device) for t in tensors[1:]])
     device = x.device.type
-    settings = (backends.autocast_dtype(device, x.dtype), backends.float32_precision())
+    asks = backend == "triton" or not x.is_cpu  # for the precision that torch allows
+    allowed = backends.float32_precision() if asks else None
+    settings = (backends.autocast_dtype(device, x.dtype), allowed)
     compiling = torch.compiler.is_compiling()
     make = _make_plan if compiling else _plan
     features = x.shape[-1] if x.dim() else None
@@ -99,7 +101,7 @@ def _make_plan(
     facts: tuple[Any, ...],
     basis: Basis,
     backend: Backend,
-    settings: tuple[torch.dtype | None, str],
+    settings: tuple[torch.dtype | None, str | None],
 ) -> Plan:
     """The plan of a layer, or an error that says what does not fit."""
     autocast, _ = settings

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -164,34 +164,48 @@ class KANLinear(nn.Module):
 
         Inputs without a live edge are not looked at.
         """
-        activation = fused_name(self.base_activation)
+        modules = self._modules  # in this module an attribute costs a tenth of a small layer
+        function = modules.get("base_activation")
+        activation = fused_name(function or self.base_activation)
         if activation is None or self._only_base_is_trained():
             # Fused, the gradient of base_weight alone would cost that of all the splines.
             y = self._fused(x, "none") + self._base(x)
         else:
             y = self._fused(x, activation)
-        symbolic = self._modules["symbolic"]
+        symbolic = modules["symbolic"]
         return y if symbolic is None else y + symbolic(x).to(y.dtype)
 
     def _fused(self, x: Tensor, activation: Activation) -> Tensor:
         """The splines, and a residual function of this name, in one call of the engine."""
-        parameters = self._parameters  # an attribute of a module costs a tenth of a small layer
-        weight: Tensor | None = parameters.get("spline_weight")
-        if weight is None:  # it is computed from others
-            weight = self.spline_weight
-        base: Tensor | None = None if activation == "none" else self.base_weight
-        scaler, grid = masks.scaler_of(self), self.grid
+        weight, grid = self._parameter("spline_weight"), self._buffers.get("grid")
+        base = None if activation == "none" else self._parameter("base_weight")
+        if grid is None:  # it is a parameter, or computed from others
+            grid = self.grid
+        scaler = None
         if self._buffers.get("mask") is not None:
+            scaler = masks.scaler_of(self)
             base = None if base is None else masks.masked(self, base)
             live = self._live_inputs.of(self.mask)
             if live is not None:
                 check_features(self, "x", x)
-                x, weight, grid = x[..., live], weight[:, live], grid[live]
+                x, weight, grid = x[..., live], cast(Tensor, weight)[:, live], grid[live]
                 base = None if base is None else base[:, live]
                 scaler = None if scaler is None else scaler[:, live]
+        elif self.enable_standalone_scale_spline:
+            scaler = self._parameter("spline_scaler")
         uniform = grid.is_cpu or knots.says_uniform(self)
         basis = shared_basis(self.grid_size, self.spline_order, activation, uniform)
-        return layer(x, weight, base, scaler, grid, basis=basis, backend=self._backend)
+        return layer(
+            x, cast(Tensor, weight), base, scaler, grid, basis=basis, backend=self._backend
+        )
+
+    def _parameter(self, name: str) -> Tensor | None:
+        """The parameter of this name, or what is computed in its place before each forward."""
+        parameters = self._parameters
+        if name in parameters:
+            return parameters[name]
+        computed: Tensor | None = getattr(self, name)
+        return computed
 
     def _base(self, x: Tensor) -> Tensor:
         act, weight = self.base_activation, self.base_weight
@@ -207,7 +221,8 @@ class KANLinear(nn.Module):
         return F.linear(values, masked)
 
     def _only_base_is_trained(self) -> bool:
-        if self.spline_weight.requires_grad:
+        weight = self._parameter("spline_weight")
+        if weight is not None and weight.requires_grad:
             return False
         if self.base_weight is None or not self.base_weight.requires_grad:
             return False
