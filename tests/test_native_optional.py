@@ -10,7 +10,7 @@ from cases import make_basis, make_case
 
 from kanfast import KAN, kan_linear
 from kanfast.engine import native
-from kanfast.engine.ops import resolve_backend
+from kanfast.engine.backends import resolve_backend
 
 built = pytest.mark.skipif(not native.available(), reason=f"native: {native.obstacle()}")
 

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kanfast import kan_linear, pack_coefficients
 from kanfast.engine import autograd, native
-from kanfast.engine.ops import resolve_backend
+from kanfast.engine.backends import resolve_backend
 from kanfast.engine.primitives import Spec
 
 # torch loads the rules of its own forward mode by a module that it has deprecated.

@@ -148,10 +148,10 @@ def _splines(grid: Tensor, basis: Basis, deriv: int, dtype: torch.dtype) -> Eval
 def _looks_uniform(grid: Tensor, degree: int) -> bool:
     """Whether knots that are said to be equally spaced are, as far as a look costs little.
 
-    A look at tensors of a GPU waits for it, so there the word of the basis counts. In compiled code
-    and within transforms there are no values to look at.
+    A look at tensors of a GPU waits for it, so there the word of the basis counts. Tracers and
+    transforms have no values to look at.
     """
-    if torch.compiler.is_compiling() or _torch.is_batched(grid):
+    if _torch.is_observed(grid):
         return False
     return not grid.is_cpu or is_uniform(grid, degree)
 
