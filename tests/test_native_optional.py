@@ -78,8 +78,9 @@ import resource, torch, kanfast
 torch.set_num_threads(1)
 basis = kanfast.Basis(1, 0, "none")
 x, grid = torch.zeros(1, 8192), torch.tensor([-1.0, 1.0]).expand(8192, 2)
-c = torch.empty(1, 8192, 8192)  # 256 MiB, as much as the copy of it that the library makes
+c = torch.empty(1, 8192, 8192)  # 256 MiB; the statistics of all edges are five times as much
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+# A layer takes its coefficients a tile at a time. The statistics' buffers do not fit.
 for call, results in ((kanfast.kan_linear, 0), (kanfast.edge_statistics, 5)):
     room = used + (results * 256 + 128) * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (room, resource.RLIM_INFINITY))
@@ -100,7 +101,7 @@ def test_without_memory_for_its_buffers_it_says_so():
         "kanfast.native needs buffers for 8192 inputs and 8192 outputs, got no memory for them: "
         'use backend="reference", which needs less'
     )
-    assert done.stdout.splitlines() == [message, message]
+    assert done.stdout.splitlines() == [message]
 
 
 @built
@@ -116,7 +117,11 @@ def test_every_instruction_set_gives_the_same():
         "print(*(p.grad.norm().item() for p in model.parameters()))\n"
     )
     seen = {}
-    for capability in ("avx2", "avx512"):
+    capabilities = ("avx2", "avx512")
+    processor = torch.backends.cpu.get_cpu_capability().lower()
+    if processor in capabilities:  # torch takes a set that the processor lacks at its word
+        capabilities = capabilities[: capabilities.index(processor) + 1]
+    for capability in capabilities:
         env = {**os.environ, "ATEN_CPU_CAPABILITY": capability}
         command = [sys.executable, "-c", program]
         done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120)

@@ -24,6 +24,10 @@ _LBFGS_START = {torch.float64: 2.0**60, torch.float32: 2.0**20}
 # as many steps; 100 are hardly better, and dearer than an evaluation of a small network.
 _LBFGS_HISTORY = 30
 
+# A first step that goes nowhere is tried again, so many times and so much shorter each time: next
+# to a minimum one of length lr is so far away that its line search does not find back.
+_SHORTER_STEPS, _SHORTER = 4, 1e-3
+
 
 class Steps(Protocol):
     """What `KAN.fit` asks of an optimizer."""
@@ -111,14 +115,25 @@ class VectorLBFGS:
         if not same:
             self._evaluated = None
         self.lowest, self._best = math.inf, None
+        start, (group,) = self._vector.clone(), self._lbfgs.param_groups
+        lr, knows_nothing = group["lr"], not self._lbfgs.state
         try:
             with torch.inference_mode():  # a tenth off the price of its many small operations
                 self._lbfgs.step(closure)
+                for _ in range(_SHORTER_STEPS if knows_nothing else 0):
+                    if not torch.equal(self._vector, start) and math.isfinite(self._value):
+                        break
+                    self._vector.copy_(start)
+                    self._lbfgs.state.clear()
+                    group["lr"] *= _SHORTER
+                    self._lbfgs.step(closure)
         except BaseException:
             if self._best is not None:
                 self._vector.copy_(self._best)
                 self._set_parameters()
             raise
+        finally:
+            group["lr"] = lr
         self._set_parameters()
         self.lowest = math.inf
         return self._known()
