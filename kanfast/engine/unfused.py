@@ -20,7 +20,6 @@ def layer_forward(
     base: Tensor | None,
     scaler: Tensor | None,
     grid: Tensor,
-    *,
     basis: Basis,
     precision: str,
     out_dtype: torch.dtype,
@@ -46,7 +45,6 @@ def layer_grad(
     scaler: Tensor | None,
     grid: Tensor,
     needs: Sequence[bool],
-    *,
     basis: Basis,
     precision: str,
 ) -> list[Tensor | None]:

@@ -229,9 +229,10 @@ class Network(nn.Module):
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
             x = self.select_inputs(x)
-        layers = cast(nn.Module, modules["layers"])._modules
-        plain = len(cast(nn.ModuleDict, modules["nodes"])) == 0
-        for name, layer in cast(dict[str, KANLinear], layers).items():
+        layers: Any = modules["layers"]
+        nodes: Any = modules["nodes"]
+        plain = not nodes._modules
+        for name, layer in layers._modules.items():
             if update_grid:
                 layer.update_grid(x)
             x = layer(x) if plain else self.to_nodes(int(name), layer(x))

@@ -28,7 +28,7 @@ def start(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
 
 @triton.jit
 def split(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
-    """(distance, error, 1/h, step, step_error): x - mid is distance + error, h is step + step_error.
+    """(distance, error, 1/h, step, step_error): x - mid = distance + error, h = step + step_error.
 
     For grids of so many steps that a rounded x - mid or h would cost digits. step has half the bits
     of its dtype, so its multiples up to 2^11 (2^25 in float64) are exact. x comes no farther from
