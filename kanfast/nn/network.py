@@ -311,11 +311,11 @@ class Network(nn.Module):
         self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
     ) -> Tensor:
         """Sum of `KANLinear.regularization_loss` over the layers."""
-        losses = [
+        first, *others = [
             layer.regularization_loss(regularize_activation, regularize_entropy)
             for layer in self.kan_layers
         ]
-        return torch.stack(losses).sum()
+        return sum(others, first)
 
     def copy(self: Self) -> Self:
         """A deep copy that shares `samples` with this model."""
