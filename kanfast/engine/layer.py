@@ -76,7 +76,11 @@ def layer(
     facts = tuple(
         [None if t is None else (t.shape, t.dtype, t.is_cpu or t.device) for t in tensors[1:]]
     )
-    on_cpu = x.is_cpu
+    try:
+        on_cpu = x.is_cpu
+    except AttributeError:
+        checks.check_is_tensor(x)
+        raise
     device = "cpu" if on_cpu else x.device.type
     asks = backend == "triton" or not on_cpu  # for the precision that torch allows
     allowed = backends.float32_precision() if asks else None

@@ -76,13 +76,13 @@ def edge_statistics(
         or grid.shape != (inputs, basis.num_knots)
     ):
         raise ValueError(
-            f"c and grid are expected to be [{functions}, {inputs}, out_features] and "
+            f"c and grid must be [{functions}, {inputs}, out_features] and "
             f"[{inputs}, {basis.num_knots}] for x {list(x.shape)}, got {list(c.shape)} and "
             f"{list(grid.shape)}"
         )
     if residual is not None and (residual.shape != x.shape or basis.activation != "none"):
         raise ValueError(
-            'residual is expected to have the shape of x and a basis with activation "none", got '
+            'residual must have the shape of x and a basis with activation "none", got '
             f"{list(residual.shape)} for {list(x.shape)} and {basis.activation!r}"
         )
     if x.numel() == 0:

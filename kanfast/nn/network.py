@@ -287,7 +287,7 @@ class Network(nn.Module):
             return x
         if x.shape[-1:] != mask.shape:
             raise ValueError(
-                f"x is expected to have all {len(mask)} features in its last dimension, of which "
+                f"x must have all {len(mask)} features in its last dimension, of which "
                 f"the model selects its {self.width[0]} inputs, got shape {list(x.shape)}"
             )
         index = self._live_inputs.of(mask)

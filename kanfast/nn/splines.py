@@ -30,7 +30,7 @@ def curve2coeff(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
     expected = (layer.in_features, layer.out_features)
     if x.dim() != 2 or x.shape[1] != layer.in_features or y.shape != (len(x), *expected):
         raise ValueError(
-            f"curve2coeff expects x [N, {layer.in_features}] and y [N, {layer.in_features}, "
+            f"curve2coeff must get x [N, {layer.in_features}] and y [N, {layer.in_features}, "
             f"{layer.out_features}], got {list(x.shape)} and {list(y.shape)}"
         )
     return grids.fit_coefficients(x, y, layer.grid, layer.spline_order)
