@@ -67,6 +67,14 @@ def edge_statistics(
     Raises:
         ValueError: No rows, shapes that do not fit, or an unknown backend.
         RuntimeError: A backend that cannot run here.
+
+    Example:
+        >>> layer = kanfast.KANLinear(3, 4, enable_standalone_scale_spline=False)
+        >>> c = kanfast.pack_coefficients(layer.spline_weight, layer.base_weight)
+        >>> basis = kanfast.Basis(layer.grid_size, layer.spline_order)
+        >>> statistics = kanfast.edge_statistics(torch.rand(10, 3), c, layer.grid, basis=basis)
+        >>> statistics.std.shape, bool((statistics.min <= statistics.max).all())
+        (torch.Size([4, 3]), True)
     """
     inputs = x.shape[-1]
     functions = basis.num_functions + (residual is not None)
