@@ -280,9 +280,10 @@ def main(argv=None):
         whole = (TARGETS, OPS, PRECISIONS, KNOTS)
         if options.record and (extent != "sample" or tuple(map(tuple, chosen)) != whole):
             parser.error("--record must come with --check --sample for all targets and calls")
+        compiled = fit.fingerprint()
         code = fit.check(fit.cases(*chosen, extent), extent=extent, as_json=options.json)
         if options.record and not code:
-            fit.RECORD.write_text(fit.fingerprint())
+            fit.RECORD.write_text(compiled)
         return code
     if options.step:
         from . import step

@@ -12,14 +12,15 @@ of a gradient is made of the primitives, too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from kanfast.engine import _torch, autograd, backends, checks, packing, primitives, unfused
+from kanfast.engine import _torch, autograd, backends, checks, packing, primitives
 from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.native import layer as native_layer
@@ -219,11 +220,7 @@ def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
 
 def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
     spec = plan.spec
-    if spec.backend == "native":
-        call: Callable[..., Any] = native_layer.layer_forward
-    else:
-        call = functools.partial(unfused.layer_forward, module_of(spec.backend))
-        tensors = in_memory(spec.backend, tensors)
+    call, tensors = _module(spec.backend).layer_forward, in_memory(spec.backend, tensors)
     if not plan.autocast:
         y: Tensor = call(*tensors, spec.basis, spec.precision, plan.out_dtype)
         return y
@@ -246,17 +243,18 @@ def _grad(
 def _run_grad(
     spec: Spec, g: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
-    if spec.backend == "native":
-        call: Callable[..., Any] = native_layer.layer_grad
-    else:
-        call = functools.partial(unfused.layer_grad, module_of(spec.backend))
-    tensors = in_memory(spec.backend, (g, *tensors))
+    call, tensors = _module(spec.backend).layer_grad, in_memory(spec.backend, (g, *tensors))
     if not checks.autocasting(g.device.type):
         grads: Sequence[Tensor | None] = call(*tensors, needs, spec.basis, spec.precision)
         return grads
     with without_autocast(g):
         grads = call(*tensors, needs, spec.basis, spec.precision)
     return grads
+
+
+def _module(backend: str) -> ModuleType:
+    """The implementation by this name, with a layer and its gradients."""
+    return native_layer if backend == "native" else module_of(backend)
 
 
 def _layer(*arguments: Any) -> Tensor:

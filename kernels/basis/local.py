@@ -57,7 +57,9 @@ def _uniform(
     elif DERIV == DEGREE - 1:
         shift = tl.where(v >= 0.5, 1.0, tl.where(v < -0.5, -1.0, 0.0)).to(x.dtype)
         q, v = q + shift, v - shift
-    v = tl.clamp(v, -0.5, 0.5)
+    v = tl.minimum(
+        tl.maximum(v, -0.5), 0.5
+    )  # for sm_90 no float64 `clamp` between -a and a compiles
     factor = inv_h
     for _ in tl.static_range(DERIV - 1):
         factor = factor * inv_h

@@ -25,7 +25,7 @@ def layer_forward(
     precision: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """See `engine.unfused.layer_forward`."""
+    """See `engine.reference.layer_forward`."""
     y = x.new_empty(x.shape[0], weight.shape[0])
     _run(basis, x, (weight, base, scaler, grid), y, None, (None, None, None, None))
     return y
@@ -42,7 +42,7 @@ def layer_grad(
     basis: Basis,
     precision: str,
 ) -> list[Tensor | None]:
-    """See `engine.unfused.layer_grad`."""
+    """See `engine.reference.layer_grad`."""
     x = native._matrix(x, x.dtype)
     parameters = (weight, base, scaler)
     grads = [torch.empty_like(x) if needs[0] else None]
