@@ -16,7 +16,7 @@ from cases import ACTIVATIONS
 from torch import Tensor
 
 from kanfast import Basis
-from kanfast.engine import chunked, native, reference, unfused
+from kanfast.engine import chunked, native, reference
 from kanfast.engine.native import layer as native_layer
 from kanfast.engine.native import statistics as native_statistics
 
@@ -182,7 +182,7 @@ class RandomCalls:
         def grad(function: Callable[..., list[Tensor | None]]) -> list[Tensor | None]:
             return function(g, x, *parameters, self.grid, [*needs, False], **options)
 
-        plain = partial(unfused.layer_forward, reference), partial(unfused.layer_grad, reference)
+        plain = reference.layer_forward, reference.layer_grad
         return [
             Call("layer", partial(forward, native_layer.layer_forward), partial(forward, plain[0])),
             Call("layer_grad", partial(grad, native_layer.layer_grad), partial(grad, plain[1])),
