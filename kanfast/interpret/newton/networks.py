@@ -14,6 +14,7 @@ from kanfast.engine.normal import Block, Splines, layer
 from kanfast.interpret.newton.plan import Plan
 from kanfast.nn.nodes import Nodes
 from kanfast.nn.residual import fused_name
+from kanfast.nn.resize import set_grid_size
 
 
 class Linearized(NamedTuple):
@@ -62,9 +63,13 @@ class Networks:
         return replace(self, theta=theta)
 
     def write(self, start: int) -> None:
-        """Makes the plan's network this one; its knots must be of the same number."""
+        """Makes the plan's network this one, its grids included."""
         with torch.no_grad():
             for own, knots in zip(self.plan.layers, self.knots, strict=True):
+                size = knots.shape[-1] - 1 - 2 * own.spline_order
+                if own.grid_size != size:
+                    set_grid_size(own, size)
+                    self.plan.network.refresh_sizes()
                 new = knots[start].to(own.grid)
                 if not torch.equal(new, own.grid):
                     own.grid.copy_(new)

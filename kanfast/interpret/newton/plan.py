@@ -19,6 +19,9 @@ from kanfast.nn.masks import masked, scaler_of
 from kanfast.nn.network import Network
 from kanfast.nn.nodes import AFFINE, Nodes
 
+SECOND_ORDER = 2000
+"""Parameters of a network up to which equations are solved directly where no optimizer is named."""
+
 
 class Piece(NamedTuple):
     """A tensor of the network and its place in the vector."""
