@@ -125,7 +125,7 @@ def fit(
         raise ValueError("sample_weight is for the mean squared error, got a loss_fn: weigh in it")
     second_order = opt == "LM" or (opt is None and _applies(network, settings))
     if second_order:
-        _check_second_order(network, settings, restarts)
+        check_second_order(network, settings, restarts)
     elif restarts is not None or grids is not None:
         raise ValueError(
             'restarts and grids need opt="LM", got '
@@ -152,12 +152,15 @@ def _applies(network: Network, settings: Settings) -> bool:
     return 0 < trained <= SECOND_ORDER and obstacle(network) is None
 
 
-def _check_second_order(network: Network, settings: Settings, restarts: int | None) -> None:
+def check_second_order(network: Network, settings: Settings, restarts: int | None) -> None:
+    """Raise ValueError for what Levenberg-Marquardt cannot train."""
     why = obstacle(network)
     if why is not None:
         raise ValueError(f'opt="LM" cannot train this network: {why}; freeze it, or use "LBFGS"')
     if settings.loss_fn is not None:
         raise ValueError('opt="LM" minimises the mean squared error, got a loss_fn: use "LBFGS"')
+    if settings.lamb != 0:
+        raise ValueError(f'opt="LM" has no penalty, got lamb={settings.lamb}: use "LBFGS"')
     if not any(p.requires_grad for p in network.parameters()):
         raise ValueError("there is nothing to train: no parameter of the model requires a gradient")
     if restarts is not None and restarts < 1:

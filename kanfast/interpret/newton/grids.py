@@ -10,8 +10,8 @@ from kanfast.interpret.newton.networks import Networks
 from kanfast.interpret.newton.plan import Plan
 from kanfast.nn.resize import set_grid_size
 
-MARGIN = 0.02  # of the range of a node, on either side of it
-_LOOSE = 0.85  # a grid moves when less of it is in use
+MARGIN, OWN_MARGIN = 0.05, 0.01  # of the range of a node, and of an input, on either side of it
+_LOOSE = 0.75  # a grid moves when less of it is in use
 
 
 def uniform(low: Tensor, high: Tensor, grid_size: int, degree: int) -> Tensor:
@@ -31,7 +31,7 @@ def follow(networks: Networks, x: Tensor, *, always: bool = False) -> Networks:
         if own.spline_weight.requires_grad:
             h = moved.inputs(x)[index] if index else x.expand(len(networks), *x.shape)
             old, degree = networks.knots[index], own.spline_order
-            new = _placed(h, old, degree, always=always)
+            new = _placed(h, old, degree, MARGIN if index else OWN_MARGIN, always=always)
             if not torch.equal(new, old):
                 at = networks.plan.pieces[index, "spline"].at
                 theta[:, at] = refitted(networks.splines(index), old, new).flatten(1)
@@ -40,7 +40,7 @@ def follow(networks: Networks, x: Tensor, *, always: bool = False) -> Networks:
     return Networks(networks.plan, theta, knots)
 
 
-def _placed(h: Tensor, old: Tensor, degree: int, *, always: bool) -> Tensor:
+def _placed(h: Tensor, old: Tensor, degree: int, margin: float, *, always: bool) -> Tensor:
     size = old.shape[-1] - 1 - 2 * degree
     low, high = h.amin(1), h.amax(1)
     start, end = old[..., degree], old[..., degree + size]
@@ -50,7 +50,7 @@ def _placed(h: Tensor, old: Tensor, degree: int, *, always: bool) -> Tensor:
     moves = resolved & width.isfinite()
     if not always:
         moves = moves & ~inside
-    new = uniform(low - MARGIN * width, high + MARGIN * width, size, degree)
+    new = uniform(low - margin * width, high + margin * width, size, degree)
     return torch.where(moves.unsqueeze(-1), new, old)
 
 

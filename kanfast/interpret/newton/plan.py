@@ -19,6 +19,7 @@ from kanfast.nn.masks import masked, scaler_of
 from kanfast.nn.network import Network
 from kanfast.nn.nodes import AFFINE, Nodes
 
+_FLOOR = 1e-7  # of the mean diagonal: coefficients of splines without rows are damped as if by it
 SECOND_ORDER = 2000
 """Parameters of a network up to which equations are solved directly where no optimizer is named."""
 
@@ -138,8 +139,8 @@ class Plan:
         diagonal = h.diagonal(dim1=1, dim2=2)
         mean = diagonal.new_zeros(len(h), len(self.pieces)).index_add(1, self._group, diagonal)
         mean = mean / self._members
-        own = torch.where(self._shared, mean[:, self._group], diagonal)
-        own = torch.maximum(own, 1e-8 * mean[:, self._group])
+        floor = torch.where(self._shared, _FLOOR, 1e-8)
+        own = torch.maximum(diagonal, floor * mean[:, self._group])
         return torch.where(own > 0, own, 1.0).sqrt()
 
     def dense_width(self, residuals: int, *, cpu: bool) -> int:

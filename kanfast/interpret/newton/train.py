@@ -20,13 +20,14 @@ from kanfast.interpret.newton.penalty import Penalty
 from kanfast.interpret.newton.plan import Plan
 from kanfast.interpret.newton.starts import fresh, joined
 from kanfast.interpret.progress import progress
-from kanfast.nn.network import Network
+from kanfast.nn.network import AnyNetwork, Network
 
 _ROUND = 10  # steps after which the hopeless half of the starts is dropped, and grids follow
 _SURVIVORS = 2  # starts that finer grids are tried with
 _HELD_OUT, _FEWEST = 8, 40  # one in so many rows is held out, if there are at least so many
-_ROUGHNESS = (1e-20, 1e-17, 1e-15)  # strengths of the penalty that finer grids are tried with
-_GAIN = 0.9  # of the held-out error, by which a finer grid must be better
+_ROUGHNESS = (1e-17, 1e-15)  # strengths of the penalty that finer grids are tried with
+_GAIN = 0.95  # of the held-out error, below which a finer grid is better
+_PATIENCE = 2  # grids that are no better, after which there are no more
 _CONVERGED = 1e-4  # relative change of the objective in a round
 _RESTARTS = 8  # of a network that fits no better than a constant
 
@@ -39,11 +40,13 @@ class Search:
         restarts: Starts; None for 8 of a network that fits no better than a constant, else 1.
         grids: Numbers of intervals, or None for those that the layers have.
         sample_weight: [rows] or None.
+        keep_all: Whether no start is dropped.
     """
 
     restarts: int | None = None
     grids: tuple[int, ...] | None = None
     sample_weight: Tensor | None = None
+    keep_all: bool = False
 
 
 def train(network: Network, dataset: Dataset, settings: Settings, search: Search) -> History:
@@ -52,15 +55,16 @@ def train(network: Network, dataset: Dataset, settings: Settings, search: Search
 
 
 def train_all(
-    network: Network, dataset: Dataset, settings: Settings, search: Search
-) -> tuple[list[Network], History]:
-    """Copies of a network, one for each start that was not dropped, the best one first."""
-    training = _Training(network.copy(), dataset, settings, search)
+    network: AnyNetwork, dataset: Dataset, settings: Settings, search: Search
+) -> tuple[list[AnyNetwork], History]:
+    """Trained copies of a network, one for each start that was not dropped, the best one first."""
+    own = network.copy()
+    training = _Training(own, dataset, settings, search)
     history = training.run()
     networks = []
     for start in range(len(training.best)):
         training.best.write(start)
-        networks.append(training.network.copy())
+        networks.append(own.copy())
     return networks, history
 
 
@@ -85,7 +89,8 @@ class _Training:
     @torch.no_grad()
     def run(self) -> History:
         """Trains, and writes the best network whatever happens."""
-        with progress(None, quiet=self.settings.log == 0) as self.show:
+        total = self.settings.steps if self.search.grids is None else None
+        with progress(total, quiet=self.settings.log == 0) as self.show:
             try:
                 self._run()
             finally:
@@ -106,22 +111,26 @@ class _Training:
         networks = own
         if restarts > 1:
             networks = joined(own, fresh(own, restarts - 1, self.fitted, self.generator))
-        networks = self._starts(networks, _SURVIVORS if sizes else 1)
+        survivors = len(networks) if self.search.keep_all else _SURVIVORS if sizes else 1
+        networks = self._starts(networks, survivors)
         if sizes is None or not self.history["train_loss"]:
             return
         strength = networks.theta.new_zeros(len(networks))
         errors = self._errors(networks)
         self._tell(sizes[0], errors.min(), "the first grid")
+        coarse, failures = networks, 0
         for size in sizes[1:]:
-            finer, strengths = self._finer(networks, size)
+            finer, strengths = self._finer(coarse, size)
             found = self._errors(finer)
             better = bool(found.min() < _GAIN * errors.min())
             reason = "better on held-out rows" if better else "no better on held-out rows"
             self._tell(size, found.min(), reason)
-            if not better:
-                break
             order = found.argsort()[:_SURVIVORS]
-            networks, errors, strength = finer.take(order), found[order], strengths[order]
+            coarse, failures = finer.take(order), failures + 1
+            if better:
+                networks, errors, strength, failures = coarse, found[order], strengths[order], 0
+            elif failures == _PATIENCE:
+                break
         order = errors.argsort()
         self.best = networks.take(order)
         self._polish(self.best, strength[order])
