@@ -118,6 +118,15 @@ class Plan:
             else:
                 _write(getattr(self.nodes[piece.layer], piece.name), values, None)
 
+    def count(self, grid_size: int) -> int:
+        """How many parameters would be free with so many grid intervals in the trained layers."""
+        total = int(self.free.sum())
+        for index, layer in enumerate(self.layers):
+            piece = self.pieces[index, "spline"]
+            edges = int(self.free[piece.at].sum()) // piece.shape[-1]
+            total += edges * (grid_size - layer.grid_size)
+        return total
+
     def restrict(self, h: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Equations [S, Z, Z], [S, Z] of what is free, from those of all parameters."""
         if self.directions is not None:

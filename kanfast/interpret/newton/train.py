@@ -120,6 +120,9 @@ class _Training:
         self._tell(sizes[0], errors.min(), "the first grid")
         coarse, failures = networks, 0
         for size in sizes[1:]:
+            if coarse.plan.count(size) > self.fitted.y.numel():
+                self._tell(size, errors.new_tensor(math.nan), "more parameters than labels")
+                break
             finer, strengths = self._finer(coarse, size)
             found = self._errors(finer)
             better = bool(found.min() < _GAIN * errors.min())
@@ -145,24 +148,31 @@ class _Training:
         losses = networks.theta.new_full((len(networks),), math.inf)
         alive = torch.arange(len(networks), device=losses.device)
         done = 0
+        lowest, kept = math.inf, networks
         while done < self.settings.steps:
             count = min(_ROUND, self.settings.steps - done)
             if self.settings.update_grid and self._follows():
+                errors = self.fitted.error(networks).nan_to_num(math.inf, math.inf)
+                if errors.min() < lowest:
+                    lowest, kept = float(errors.min()), networks.take(errors.argmin()[None])
                 networks = follow(networks, self.fitted.x)
             networks, costs = self._steps(networks, count, Penalty.none(networks))
             done += count
             costs = costs.nan_to_num(math.inf, math.inf)
             losses[alive] = costs.sqrt() * self.rows.unit
             order = costs.argsort()
-            if len(networks) > survivors:
+            few = len(networks) <= survivors
+            converged = few and not costs.min() < (1 - _CONVERGED) * last
+            if not few:
                 order = order[: max(survivors, (len(networks) + 1) // 2)]
-            elif not costs.min() < (1 - _CONVERGED) * last:
-                break
             last = float(costs.min())
             networks, alive = networks.take(order), alive[order]
             self.best = networks
-            if not math.isfinite(last):
+            if converged or not math.isfinite(last):
                 break
+        if lowest < last and not self.search.keep_all:  # where grids moved last something was lost, and not won back
+            networks, costs = self._steps(kept, 1, Penalty.none(kept))
+            losses[losses.argmin()] = costs[0].sqrt() * self.rows.unit
         self.history.starts = losses.tolist()
         return networks
 
