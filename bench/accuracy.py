@@ -40,7 +40,9 @@ class Case(NamedTuple):
 
 def four(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     """The KAN paper's function of four variables."""
-    return torch.exp((torch.sin(torch.pi * (a**2 + b**2)) + torch.sin(torch.pi * (c**2 + d**2))) / 2)
+    return torch.exp(
+        (torch.sin(torch.pi * (a**2 + b**2)) + torch.sin(torch.pi * (c**2 + d**2))) / 2
+    )
 
 
 def toy(x: Tensor, y: Tensor) -> Tensor:
@@ -73,15 +75,11 @@ CASES = {
     "log beta": Case(
         lambda a, b: torch.lgamma(a) + torch.lgamma(b) - torch.lgamma(a + b), (2, 3, 1), (0.5, 4)
     ),
-    "Legendre P5(x) y": Case(
-        lambda x, y: (63 * x**5 - 70 * x**3 + 15 * x) / 8 * y, (2, 2, 1)
-    ),
+    "Legendre P5(x) y": Case(lambda x, y: (63 * x**5 - 70 * x**3 + 15 * x) / 8 * y, (2, 2, 1)),
     "oblique waves": Case(
         lambda x, y: torch.sin(4 * (x + y)) + torch.cos(5 * (x - 2 * y)), (2, 2, 1)
     ),
-    "distance of three": Case(
-        lambda x, y, z: 1 / torch.sqrt(0.2 + x**2 + y**2 + z**2), (3, 1, 1)
-    ),
+    "distance of three": Case(lambda x, y, z: 1 / torch.sqrt(0.2 + x**2 + y**2 + z**2), (3, 1, 1)),
     "exp(-x^2) sin(6 y), deep": Case(
         lambda x, y: torch.exp(-(x**2)) * torch.sin(6 * y), (2, 3, 2, 2, 1)
     ),
@@ -112,9 +110,7 @@ def measure(name: str, seed: int) -> dict[str, str | int | float]:
     torch.manual_seed(seed)
     model = KAN(list(case.widths), grid_size=case.grids[0], dtype=torch.float64)
     begin = time.perf_counter()
-    history = model.fit(
-        rows, "LM", steps=60, restarts=RESTARTS, grids=case.grids, seed=seed, log=0
-    )
+    history = model.fit(rows, "LM", steps=60, restarts=RESTARTS, grids=case.grids, seed=seed, log=0)
     seconds = time.perf_counter() - begin
     return {
         "function": name,

@@ -229,7 +229,7 @@ def test_second_order_is_taken_where_it_applies(monkeypatch: pytest.MonkeyPatch)
         ({"opt": "LM", "loss_fn": nn.MSELoss()}, "minimises the mean squared error"),
         ({"opt": "LM", "lamb": 1e-3}, "has no penalty"),
         ({"opt": "LM", "restarts": 0}, "restarts must be 1 or more, got 0"),
-        ({"opt": "Adam", "restarts": 3}, 'restarts and grids need opt="LM", got opt=\'Adam\''),
+        ({"opt": "Adam", "restarts": 3}, "restarts and grids need opt=\"LM\", got opt='Adam'"),
         ({"lamb": 0.1, "grids": (3, 5)}, "a training that is left to L-BFGS"),
         ({"grids": (5, 3)}, "ascending"),
         ({"grids": ()}, "ascending"),

@@ -53,9 +53,7 @@ def masked() -> KAN:
 
 
 def products() -> KAN:
-    return make(
-        [2, [1, 1], [1, 1], 2], mult_arity=[[], [3], [2], []], affine_trainable=True
-    )
+    return make([2, [1, 1], [1, 1], 2], mult_arity=[[], [3], [2], []], affine_trainable=True)
 
 
 def symbolic() -> KAN:
@@ -91,9 +89,12 @@ KINDS = [
     frozen,
     factors_only,
 ]
-BACKENDS = [False, pytest.param(True, marks=pytest.mark.skipif(
-    not native.available(), reason="needs the native library"
-))]
+BACKENDS = [
+    False,
+    pytest.param(
+        True, marks=pytest.mark.skipif(not native.available(), reason="needs the native library")
+    ),
+]
 
 
 @pytest.fixture(params=BACKENDS, ids=["torch", "native"])

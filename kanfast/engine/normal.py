@@ -41,8 +41,10 @@ def layer(x: Tensor, knots: Tensor, c: Tensor, *, slopes: bool) -> Splines:
     y = torch.einsum("sbin,soin->sbo", values, c)
     if not slopes:
         return Splines(y)
-    rises = torch.einsum("sbin,soin->sboi", splines(1), c) if degree else y.new_zeros(
-        starts, rows, c.shape[1], inputs
+    rises = (
+        torch.einsum("sbin,soin->sboi", splines(1), c)
+        if degree
+        else y.new_zeros(starts, rows, c.shape[1], inputs)
     )
     return Splines(y, x.new_zeros(x.shape, dtype=torch.int32), values, rises)
 

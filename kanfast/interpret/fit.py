@@ -133,7 +133,9 @@ def fit(
         )
     network.samples = dataset["train_input"].detach()
     if not second_order:
-        optimizer = make_optimizer(network, opt or "LBFGS", lr, dataset if loss_fn is None else None)
+        optimizer = make_optimizer(
+            network, opt or "LBFGS", lr, dataset if loss_fn is None else None
+        )
     if loss_fn is None:
         x, y = dataset["train_input"], dataset["train_label"]
         count = len(x) if batch == -1 else min(batch, len(x))

@@ -141,9 +141,7 @@ class SymbolicEdges(nn.Module):
     ) -> Tensor:
         """f of the symbolic edges' arguments: [..., n] -> [..., n], ordered as `edges`."""
         groups = self._groups if groups is None else groups
-        return torch.cat(
-            [function(argument[..., its], self.limit) for function, its in groups], -1
-        )
+        return torch.cat([function(argument[..., its], self.limit) for function, its in groups], -1)
 
     def _groups_of(self, part: slice) -> Iterator[tuple[SymbolicFunction, slice]]:
         start, stop, _ = part.indices(len(self._out_index))

@@ -80,7 +80,9 @@ def _alone(points: Tensor, knots: Tensor, c: Tensor) -> Tensor:
     """Values [S, p, I] of one spline for each input, c [S, 1, I, G+k]."""
     starts, count, inputs = points.shape
     x = points.transpose(1, 2).reshape(starts * inputs, count, 1)
-    y = layer(x, knots.flatten(0, 1).unsqueeze(1), c[:, 0].flatten(0, 1)[:, None, None], slopes=False).y
+    y = layer(
+        x, knots.flatten(0, 1).unsqueeze(1), c[:, 0].flatten(0, 1)[:, None, None], slopes=False
+    ).y
     return y.view(starts, inputs, count).transpose(1, 2)
 
 
@@ -98,9 +100,11 @@ def resized(networks: Networks, grid_size: int) -> Networks:
     theta = networks.theta.new_empty(len(networks), fresh.size)
     knots = list(networks.knots)
     for key, piece in fresh.pieces.items():
-        theta[:, piece.at] = networks.theta[:, plan.pieces[key].at] if piece.shape == plan.pieces[
-            key
-        ].shape else torch.nan
+        theta[:, piece.at] = (
+            networks.theta[:, plan.pieces[key].at]
+            if piece.shape == plan.pieces[key].shape
+            else torch.nan
+        )
     for index, own in enumerate(plan.layers):
         if own not in changed:
             continue

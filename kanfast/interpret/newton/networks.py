@@ -159,8 +159,13 @@ class Networks:
         products = _products(nodes, scaled)
         after = _affine(products, parts["node_scale"], parts["node_bias"])
         return made._replace(
-            sums=y, scaled=scaled, products=products, nodes=after, rises=rises,
-            spec=nodes, affine=parts,
+            sums=y,
+            scaled=scaled,
+            products=products,
+            nodes=after,
+            rises=rises,
+            spec=nodes,
+            affine=parts,
         )
 
 

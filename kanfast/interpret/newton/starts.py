@@ -31,10 +31,14 @@ def fresh(own: Networks, count: int, problem: Problem, generator: torch.Generato
         if layer.spline_weight.requires_grad and plan.moves_grids:
             low, high = h.amin(1), h.amax(1)
             room = torch.where(high > low, high - low, 1.0)
-            knots[index] = uniform(low - MARGIN * room, high + MARGIN * room, width - degree, degree)
+            knots[index] = uniform(
+                low - MARGIN * room, high + MARGIN * room, width - degree, degree
+            )
         line = torch.linspace(-1, 1, width, dtype=torch.float64)
         slopes = _normal(generator, count, outputs, inputs, 1)
-        c = (slopes * line + _BEND * _normal(generator, count, outputs, inputs, width)) / inputs**0.5
+        c = (
+            slopes * line + _BEND * _normal(generator, count, outputs, inputs, width)
+        ) / inputs**0.5
         if index == depth - 1:
             c = c * problem.unit
             if plan.nodes[index] is None:

@@ -81,7 +81,10 @@ class _Training:
             order = torch.randperm(len(self.rows.x), generator=self.generator)
             order = order.to(self.rows.x.device)
             count = len(order) // _HELD_OUT
-            self.held_out, self.fitted = self.rows.rows(order[:count]), self.rows.rows(order[count:])
+            self.held_out, self.fitted = (
+                self.rows.rows(order[:count]),
+                self.rows.rows(order[count:]),
+            )
         names = ["train_loss", "test_loss", "reg", *map(name_of, settings.metrics)]
         self.history = History(names)
         self.best = Networks.of(Plan(network, moves_grids=settings.update_grid))
@@ -170,7 +173,9 @@ class _Training:
             self.best = networks
             if converged or not math.isfinite(last):
                 break
-        if lowest < last and not self.search.keep_all:  # where grids moved last something was lost, and not won back
+        if (
+            lowest < last and not self.search.keep_all
+        ):  # where grids moved last something was lost, and not won back
             networks, costs = self._steps(kept, 1, Penalty.none(kept))
             losses[losses.argmin()] = costs[0].sqrt() * self.rows.unit
         self.history.starts = losses.tolist()
@@ -207,9 +212,7 @@ class _Training:
         start, stop = self.settings.grid_update_steps
         return start <= step < stop
 
-    def _steps(
-        self, networks: Networks, count: int, penalty: Penalty
-    ) -> tuple[Networks, Tensor]:
+    def _steps(self, networks: Networks, count: int, penalty: Penalty) -> tuple[Networks, Tensor]:
         """Some steps of all networks, told to the history; they, and their objectives [S]."""
         costs = networks.theta.new_full((len(networks),), math.inf)
         for networks, costs in iterate(networks, self._batch, count, penalty):
