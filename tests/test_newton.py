@@ -1,4 +1,4 @@
-"""Levenberg-Marquardt: its equations against automatic differentiation, and what it leaves alone."""
+"""Levenberg-Marquardt: its equations against automatic differentiation, what it leaves alone."""
 
 import copy
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,8 +87,9 @@ def fit(
         sample_weight: Weights [rows] of the training rows in the mean squared error, 0 or more.
 
     Returns:
-        A `History`: a list with one number for each step under each of: "train_loss" and "test_loss", root
-        mean squared errors (values of `loss_fn` if given), "reg", and the metrics' names.
+        A `History`: a list with one number for each step under each of: "train_loss" and
+        "test_loss", root mean squared errors (values of `loss_fn` if given), "reg", and the
+        metrics' names.
         test_loss is taken after the step; train_loss and reg as well for L-BFGS, and before the
         step for others. Its attributes `starts` and `stages` tell what the starts of "LM" reached
         and which grids it tried.
@@ -173,7 +175,7 @@ def _checked_grids(grids: Sequence[int] | None) -> tuple[int, ...] | None:
     if grids is None:
         return None
     sizes = tuple(grids)
-    ascending = all(a < b for a, b in zip(sizes, sizes[1:], strict=False))
+    ascending = all(a < b for a, b in itertools.pairwise(sizes))
     if not sizes or not ascending or not all(type(g) is int and g >= 1 for g in sizes):
         raise ValueError(f"grids must be ascending integers of at least 1, got {grids}")
     return sizes

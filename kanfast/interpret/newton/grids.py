@@ -1,4 +1,4 @@
-"""Grids that follow: knots over the ranges of the nodes, or more of them, for the same functions."""
+"""Grids that follow: knots over the ranges of nodes, or more of them, for the same functions."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from kanfast.interpret.newton.networks import Networks
 from kanfast.interpret.newton.plan import Plan
 from kanfast.nn.resize import set_grid_size
 
-MARGIN, OWN_MARGIN = 0.05, 0.01  # of the range of a node, and of an input, on either side of it
-_LOOSE = 0.75  # a grid moves when less of it is in use
+# A grid reaches beyond the outermost value of a node by twice the distance from there to the sixth
+# one, in bounds that are shares of the range: where values are sparse, new ones lie farther out.
+_OUTER, _BEYOND, _BOUNDS = 5, 2.0, (0.01, 0.15)
+_LOOSE = 0.7  # a grid moves when less of it is in use
 
 
 def uniform(low: Tensor, high: Tensor, grid_size: int, degree: int) -> Tensor:
@@ -31,7 +33,7 @@ def follow(networks: Networks, x: Tensor, *, always: bool = False) -> Networks:
         if own.spline_weight.requires_grad:
             h = moved.inputs(x)[index] if index else x.expand(len(networks), *x.shape)
             old, degree = networks.knots[index], own.spline_order
-            new = _placed(h, old, degree, MARGIN if index else OWN_MARGIN, always=always)
+            new = _placed(h, old, degree, always=always)
             if not torch.equal(new, old):
                 at = networks.plan.pieces[index, "spline"].at
                 theta[:, at] = refitted(networks.splines(index), old, new).flatten(1)
@@ -40,18 +42,28 @@ def follow(networks: Networks, x: Tensor, *, always: bool = False) -> Networks:
     return Networks(networks.plan, theta, knots)
 
 
-def _placed(h: Tensor, old: Tensor, degree: int, margin: float, *, always: bool) -> Tensor:
+def span(h: Tensor) -> tuple[Tensor, Tensor]:
+    """Ends [S, I] of grids for inputs [S, B, I]; they are the same where all inputs are."""
+    ordered = h.sort(1).values
+    low, high = ordered[:, 0], ordered[:, -1]
+    width, at = high - low, min(_OUTER, h.shape[1] - 1)
+    before, after = (
+        torch.clamp(_BEYOND * sparse, _BOUNDS[0] * width, _BOUNDS[1] * width)
+        for sparse in (ordered[:, at] - low, high - ordered[:, -1 - at])
+    )
+    return low - before, high + after
+
+
+def _placed(h: Tensor, old: Tensor, degree: int, *, always: bool) -> Tensor:
     size = old.shape[-1] - 1 - 2 * degree
     low, high = h.amin(1), h.amax(1)
     start, end = old[..., degree], old[..., degree + size]
     width = high - low
     inside = (low >= start) & (high <= end) & (width > _LOOSE * (end - start))
-    resolved = width > 1e-9 * torch.maximum(low.abs(), high.abs())
-    moves = resolved & width.isfinite()
+    moves = width.isfinite() & (width > 1e-9 * torch.maximum(low.abs(), high.abs()))
     if not always:
         moves = moves & ~inside
-    new = uniform(low - margin * width, high + margin * width, size, degree)
-    return torch.where(moves.unsqueeze(-1), new, old)
+    return torch.where(moves.unsqueeze(-1), uniform(*span(h), size, degree), old)
 
 
 def refitted(c: Tensor, old: Tensor, new: Tensor) -> Tensor:
@@ -62,28 +74,22 @@ def refitted(c: Tensor, old: Tensor, new: Tensor) -> Tensor:
     share = torch.linspace(0, 1, 8 * count + 1, dtype=c.dtype, device=c.device)
     points = low.unsqueeze(1) + share[:, None] * (high - low).unsqueeze(1)  # [S, p, I]
     points = torch.minimum(points, new[:, None, :, count].nextafter(low.unsqueeze(1)))
-    eye = torch.eye(c.shape[-1], dtype=c.dtype, device=c.device)
-    y = torch.stack([_alone(points, old, c[:, [o]]) for o in range(c.shape[1])], -1)  # [S,p,I,O]
-    eye = torch.eye(count, dtype=c.dtype, device=c.device)
-    basis = torch.stack(
-        [_alone(points, new, unit.expand(*c[:, :1, :, 0].shape, -1)) for unit in eye], -1
-    )  # [S, p, I, G'+k]
-    a, b = basis.transpose(1, 2), y.transpose(1, 2)
+    eye = torch.eye(count, dtype=c.dtype, device=c.device).expand(*c.shape[:1], -1, -1)
+    b = _curves(points, old, c)
+    a = _curves(points, new, eye.unsqueeze(2).expand(-1, -1, c.shape[2], -1))
     normal = a.mT @ a
     ridge = 1e-13 * normal.diagonal(dim1=-2, dim2=-1).mean(-1)
     normal.diagonal(dim1=-2, dim2=-1).add_(ridge.unsqueeze(-1))
-    solution = torch.linalg.solve(normal, a.mT @ b)  # [S, I, G'+k, O]
+    solution: Tensor = torch.linalg.solve(normal, a.mT @ b)  # [S, I, G'+k, O]
     return solution.permute(0, 3, 1, 2).contiguous()
 
 
-def _alone(points: Tensor, knots: Tensor, c: Tensor) -> Tensor:
-    """Values [S, p, I] of one spline for each input, c [S, 1, I, G+k]."""
-    starts, count, inputs = points.shape
-    x = points.transpose(1, 2).reshape(starts * inputs, count, 1)
-    y = layer(
-        x, knots.flatten(0, 1).unsqueeze(1), c[:, 0].flatten(0, 1)[:, None, None], slopes=False
-    ).y
-    return y.view(starts, inputs, count).transpose(1, 2)
+def _curves(points: Tensor, knots: Tensor, c: Tensor) -> Tensor:
+    """Splines of each input by themselves, [S, I, p, O], at points [S, p, I]; c [S, O, I, G+k]."""
+    x = points.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
+    own = c.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+    y = layer(x, knots.flatten(0, 1).unsqueeze(1), own, slopes=False).y
+    return y.unflatten(0, (c.shape[0], c.shape[2]))
 
 
 def resized(networks: Networks, grid_size: int) -> Networks:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from kanfast.engine.activations import activation
-from kanfast.engine.normal import Block, Splines, layer
+from kanfast.engine.native.normal import Block, Splines
+from kanfast.engine.normal import layer
 from kanfast.interpret.newton.plan import Plan
 from kanfast.nn.nodes import Nodes
 from kanfast.nn.residual import fused_name

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from kanfast.interpret.newton.networks import Networks
 
-
 _SPARSE = 2  # power of the deficit of rows around a knot, by which its roughness weighs more
 
 
@@ -94,4 +93,5 @@ def _form(h: Tensor, knots: Tensor, degree: int) -> Tensor:
     )
     around = rows[..., :-1] + rows[..., 1:]  # each of the inner knots, where derivatives jump
     weight = (2 * h.shape[1] / size / (around + 1)).clamp_min(1) ** _SPARSE
-    return torch.einsum("rn,sir,rm->sinm", differences, weight, differences)
+    form: Tensor = torch.einsum("rn,sir,rm->sinm", differences, weight, differences)
+    return form

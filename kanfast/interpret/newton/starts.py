@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kanfast.interpret.newton.grids import MARGIN, uniform
+from kanfast.interpret.newton.grids import span, uniform
 from kanfast.interpret.newton.marquardt import Problem
 from kanfast.interpret.newton.networks import Networks
 
@@ -29,11 +29,9 @@ def fresh(own: Networks, count: int, problem: Problem, generator: torch.Generato
         piece, degree = plan.pieces[index, "spline"], layer.spline_order
         outputs, inputs, width = piece.shape
         if layer.spline_weight.requires_grad and plan.moves_grids:
-            low, high = h.amin(1), h.amax(1)
-            room = torch.where(high > low, high - low, 1.0)
-            knots[index] = uniform(
-                low - MARGIN * room, high + MARGIN * room, width - degree, degree
-            )
+            low, high = span(h)
+            high = torch.where(high > low, high, low + 1)
+            knots[index] = uniform(low, high, width - degree, degree)
         line = torch.linspace(-1, 1, width, dtype=torch.float64)
         slopes = _normal(generator, count, outputs, inputs, 1)
         c = (

@@ -215,7 +215,8 @@ class _Training:
     def _steps(self, networks: Networks, count: int, penalty: Penalty) -> tuple[Networks, Tensor]:
         """Some steps of all networks, told to the history; they, and their objectives [S]."""
         costs = networks.theta.new_full((len(networks),), math.inf)
-        for networks, costs in iterate(networks, self._batch, count, penalty):
+        for state in iterate(networks, self._batch, count, penalty):
+            networks, costs = state
             first = int(costs.nan_to_num(math.inf, math.inf).argmin())
             chosen = networks.take(torch.tensor([first], device=costs.device))
             train = float(self.fitted.error(chosen)[0])
