@@ -1,6 +1,6 @@
 """What `fit` reaches on functions of one to four variables, and how soon, on one thread.
 
-    python -m bench.accuracy            # 10 seeds of the KAN paper's functions, 3 of others -> results/accuracy.csv
+    python -m bench.accuracy            # 10 seeds of six functions, 3 of others -> accuracy.csv
     python -m bench.accuracy --curves   # error over time of four optimizers -> the figure in docs
 
 Labels are exact; 1000 training and 1000 test rows are drawn uniformly from the box. Nothing is

@@ -1,4 +1,4 @@
-"""Error over time: Levenberg-Marquardt against L-BFGS and Adam here, and pykan where it is there."""
+"""Error over time: Levenberg-Marquardt against L-BFGS and Adam here, and pykan."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def draw(results: Path, figure: Path) -> None:
                 seconds = np.array([float(e["seconds"]) for e in own])
                 lowest = np.minimum.accumulate([float(e["test"]) for e in own])
                 at = np.searchsorted(seconds, times, side="right") - 1
-                curves.append(np.where(at >= 0, lowest[at.clip(0)], np.nan))
+                curves.append(np.where(at >= 0, lowest[at.clip(0)], np.inf))
             for curve in curves:
                 axis.loglog(times, curve, color=color, alpha=0.2, linewidth=0.8)
             axis.loglog(times, np.median(curves, 0), color=color, linewidth=2, label=method)

@@ -89,7 +89,7 @@ def _curves(points: Tensor, knots: Tensor, c: Tensor) -> Tensor:
     x = points.transpose(1, 2).flatten(0, 1).unsqueeze(-1)
     own = c.transpose(1, 2).flatten(0, 1).unsqueeze(2)
     y = layer(x, knots.flatten(0, 1).unsqueeze(1), own, slopes=False).y
-    return y.unflatten(0, (c.shape[0], c.shape[2]))
+    return y.view(c.shape[0], c.shape[2], *y.shape[1:])
 
 
 def resized(networks: Networks, grid_size: int) -> Networks:
