@@ -85,8 +85,8 @@ def _form(h: Tensor, knots: Tensor, degree: int) -> Tensor:
     # Derivatives by u in [0, 1], whose intervals are 1 / G long; mean over the range.
     differences = torch.diff(eye, n=order, dim=0) * float(size) ** (order - 0.5)
     if size < 2:
-        form = differences.T @ differences
-        return form.expand(*knots.shape[:2], -1, -1)
+        plain: Tensor = differences.T @ differences
+        return plain.expand(*knots.shape[:2], -1, -1)
     inner = knots[..., degree + 1 : degree + size].contiguous()
     cells = torch.searchsorted(inner, h.transpose(1, 2).contiguous(), right=True)
     rows = h.new_zeros(*inner.shape[:2], size).scatter_add_(
