@@ -86,9 +86,6 @@ def iterate(
 ) -> Iterator[tuple[Networks, Tensor]]:
     """Networks and their objectives [S] after each step, at most `steps` times.
 
-    What is sent to the generator takes the place of the networks, with all there is to know about
-    them forgotten but the damping: (networks, rows kept).
-
     Args:
         networks: Where to begin.
         problem: The rows of a step, by its number.
@@ -97,15 +94,14 @@ def iterate(
         damping: At first.
     """
     lam = torch.full((len(networks),), damping, dtype=torch.float64, device=networks.theta.device)
+    last: Problem | None = None
+    cost = lam
     for index in range(steps):
         now = problem(index)
-        cost = now.error(networks) + penalty.value(networks)
+        if now is not last:
+            cost, last = now.error(networks) + penalty.value(networks), now
         networks, cost, lam = _step(networks, now, cost, lam, penalty)
-        sent = yield networks, cost
-        while sent is not None:
-            networks, kept = sent
-            lam, penalty = lam[kept], penalty.take(kept)
-            sent = yield networks, cost[kept]
+        yield networks, cost
 
 
 def _step(
