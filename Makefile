@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: run test lint types bench clean
+.PHONY: run test lint types sanitize bench clean
 
 run: .venv/run  ## train a KAN and an MLP of the same size on handwritten digits
 	$(BIN)/kanfast compare $(ARGS)
@@ -18,6 +18,9 @@ lint: .venv/dev
 
 types: .venv/dev
 	$(BIN)/mypy
+
+sanitize: .venv/dev  ## the native code's tests and a fuzz under GCC's sanitizers
+	$(BIN)/python tests/sanitize $(ARGS)
 
 bench: .venv/bench  ## measure on the GPU, or the CPU where there is none; see bench/README.md
 	$(BIN)/python -m bench $(ARGS)

@@ -41,6 +41,7 @@ from . import aot, sass
 OPS = ("forward", "input_grad", "weight_grad")
 PRECISIONS = ("bfloat16", "float16", "tf32", "tf32x3", "ieee", "float64")
 KNOTS = ("uniform", "general")
+TARGETS = ("sm_80", "sm_89", "sm_90", "sm_100", "gfx942")
 RESULTS = Path("bench/results/codegen.csv")
 RESOURCES = ("tensor", *sass.PIPES, "l2", "memory")
 COLUMNS = (
@@ -233,7 +234,7 @@ def main(argv=None):
         "--targets",
         nargs="+",
         choices=tuple(aot.TARGETS),
-        default=("sm_80", "sm_89", "sm_90", "sm_100", "gfx942"),
+        default=TARGETS,
     )
     parser.add_argument("--ops", nargs="+", choices=OPS, default=OPS)
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=PRECISIONS)
@@ -255,6 +256,14 @@ def main(argv=None):
     extent.add_argument(
         "--sample", action="store_true", help="--check a few of the structures that need the most"
     )
+    extent.add_argument(
+        "--turn", action="store_true", help="--check of these each for one target, in turn"
+    )
+    parser.add_argument(
+        "--record",
+        action="store_true",
+        help="write down that the whole --sample fits: tests then compile it in turn",
+    )
     parser.add_argument(
         "--json", action="store_true", help="--check prints every kernel as a line of JSON"
     )
@@ -266,8 +275,16 @@ def main(argv=None):
     if options.check:
         from . import fit
 
-        extent = "wide" if options.wide else "sample" if options.sample else "main"
-        return fit.check(fit.cases(*chosen, extent), extent=extent, as_json=options.json)
+        names = [name for name in ("wide", "sample", "turn") if getattr(options, name)]
+        extent = names[0] if names else "main"
+        whole = (TARGETS, OPS, PRECISIONS, KNOTS)
+        if options.record and (extent != "sample" or tuple(map(tuple, chosen)) != whole):
+            parser.error("--record must come with --check --sample for all targets and calls")
+        compiled = fit.fingerprint()
+        code = fit.check(fit.cases(*chosen, extent), extent=extent, as_json=options.json)
+        if options.record and not code:
+            fit.RECORD.write_text(compiled)
+        return code
     if options.step:
         from . import step
 

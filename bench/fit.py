@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
+from pathlib import Path
+
+import triton
 
 from kanfast.engine.basis import Basis
 
@@ -15,6 +19,17 @@ WITHOUT_TENSOR_CORES = {
     ("sm_80", "ieee"), ("sm_86", "ieee"), ("sm_89", "ieee"), ("sm_90", "ieee"), ("sm_100", "ieee"),
     ("sm_86", "float64"), ("sm_89", "float64"),
 }  # fmt: skip
+
+
+RECORD = Path(__file__).parent / "results/sample.txt"
+"""The kernels and the compiler of which the whole sample was compiled last and fitted."""
+
+
+def fingerprint() -> str:
+    """The kernels as they are and Triton's version, in a line."""
+    sources = sorted((Path(__file__).parents[1] / "kernels").rglob("*.py"))
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    return f"{digest} triton {triton.__version__}\n"
 
 
 # (grid size, degree, derivative, activation, scale, (rows, inputs, outputs))
@@ -51,7 +66,7 @@ def structures(extent, precision, knots):
         yield from _all()
     else:
         yield MAIN
-    if extent == "sample":
+    if extent in ("sample", "turn"):
         if knots == "uniform":
             yield from SAMPLE[precision]
         else:
@@ -95,10 +110,16 @@ def _all():
             yield 5, 7, 2, "gelu", scale, shape
 
 
+def in_turn(extent, target, place):
+    """Whether a target takes the structure at a place of the list: in turn, each is one's."""
+    targets = list(codegen.TARGETS)
+    return extent != "turn" or targets.index(target) == place % len(targets)
+
+
 def cases(targets, ops, precisions, knots, extent):
     """What to compile. Both 16-bit types share their entries: one target shows the second."""
     for case in itertools.product(targets, ops, precisions, knots):
-        if extent == "wide" or case[2] != "float16" or case[0] == "sm_90":
+        if extent in ("wide", "turn") or case[2] != "float16" or case[0] == "sm_90":
             yield case
 
 
@@ -129,9 +150,11 @@ def check(cases, *, extent, as_json):
     """Compile and list; the exit status is 1 if anything is wrong."""
     bad = 0
     for target, op, precision, knots in cases:
-        for grid_size, degree, deriv, activation, scale, shape in structures(
-            extent, precision, knots
-        ):
+        first = codegen.PRECISIONS.index(precision) + codegen.OPS.index(op)
+        for place, structure in enumerate(structures(extent, precision, knots), first):
+            if not in_turn(extent, target, place):
+                continue
+            grid_size, degree, deriv, activation, scale, shape = structure
             deriv += op == "input_grad"
             basis = Basis(grid_size, degree, activation, knots == "uniform")
             multiplies = deriv <= degree or activation != "none"

@@ -105,22 +105,17 @@ def arithmetic(kan: KAN, batch: int) -> Work:
         )
         for layer in kan.kan_layers
     ]
-    options = {"precision": "ieee"}
 
     @torch.no_grad()
     def run(_: None) -> None:
         values = [x]
         for tensors, basis in calls:
-            y = native_layer.layer_forward(
-                values[-1], *tensors, basis=basis, out_dtype=x.dtype, **options
-            )
+            y = native_layer.layer_forward(values[-1], *tensors, basis, "ieee", x.dtype)
             values.append(y)
         grad = g
         for n, (tensors, basis) in reversed([*enumerate(calls)]):
             needs = (n > 0, True, True, True, False)
-            grads = native_layer.layer_grad(
-                grad, values[n], *tensors, needs, basis=basis, **options
-            )
+            grads = native_layer.layer_grad(grad, values[n], *tensors, needs, basis, "ieee")
             grad = cast(Tensor, grads[0])
 
     return Work(run, lambda _: Result())

@@ -41,6 +41,14 @@ class KAN(Network):
 
     Raises:
         ValueError, TypeError: As `KANLinear`; fewer than two widths, or arities that do not fit.
+
+    Example:
+        >>> model = KAN([2, 5, 1])
+        >>> model(torch.rand(100, 2)).shape
+        torch.Size([100, 1])
+        >>> products = KAN([2, [3, 1], 1], grid_size=3)  # three sums and a product
+        >>> products.width
+        [2, 4, 1]
     """
 
     # Training

@@ -3,6 +3,7 @@ README.md."""
 
 from .forward import forward
 from .input_grad import input_grad
+from .layer import layer_forward, layer_grad
 from .runtime import interpreting
 from .statistics import edge_statistics
 from .statistics_grad import edge_statistics_grad
@@ -14,5 +15,7 @@ __all__ = [
     "forward",
     "input_grad",
     "interpreting",
+    "layer_forward",
+    "layer_grad",
     "weight_grad",
 ]

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from . import launch, runtime
+from . import coefficients, launch, runtime
 from .basis import local as cells
 from .tiles import FROM_3_9
 
@@ -94,45 +94,46 @@ class Slabs(NamedTuple):
 
 @triton.jit
 def pack_kernel(
-    c_ptr,  # [J, I, O]
+    splines_ptr, base_ptr, scaler_ptr,  # `coefficients.load`
     w_ptr,  # [tiles of outputs, I, ROWS, BLOCK_O]
-    I,
-    O,
-    ROWS,
-    stride_cj,
-    stride_ci,
-    stride_co,
-    SPLINES: tl.constexpr,
-    PAD: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_O: tl.constexpr,
-):
-    """One program: BLOCK_R rows of one input's slab."""
+    I, O, ROWS,
+    stride_j, stride_i, stride_o, base_i, base_o, scaler_i, scaler_o, GIVEN,
+    HAS_BASE: tl.constexpr, HAS_SCALER: tl.constexpr,
+    SPLINES: tl.constexpr, PAD: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_O: tl.constexpr,
+):  # fmt: skip
+    """One program: BLOCK_R rows of one input's slab. GIVEN: functions in splines_ptr."""
     i, tile = tl.program_id(0).to(tl.int64), tl.program_id(2).to(tl.int64)
     row = tl.program_id(1) * BLOCK_R + tl.arange(0, BLOCK_R)[:, None]
     column = tl.arange(0, BLOCK_O)[None, :]
     o = tile * BLOCK_O + column
-    j = tl.where(row < 2 * PAD + SPLINES, row - PAD, SPLINES)
+    j = tl.where(row < 2 * PAD + SPLINES, row - PAD, SPLINES).to(tl.int64)
     known = (row >= PAD) & ((row < PAD + SPLINES) | (row >= 2 * PAD + SPLINES))
-    source = c_ptr + j.to(tl.int64) * stride_cj + i * stride_ci + o * stride_co
-    w = tl.load(source, mask=known & (row < ROWS) & (o < O), other=0.0)
+    w = coefficients.load(
+        splines_ptr, base_ptr, scaler_ptr,
+        stride_j, stride_i, stride_o, base_i, base_o, scaler_i, scaler_o,
+        j, i, o, known & (row < ROWS) & (o < O), GIVEN, HAS_BASE, HAS_SCALER,
+    )  # fmt: skip
     target = w_ptr + (tile * I + i) * ROWS * BLOCK_O + row * BLOCK_O + column
     tl.store(target, w.to(w_ptr.dtype.element_ty), mask=row < ROWS)
 
 
 def pack(c, basis, precision, block_o):
-    """c [J, I, O] in the operands' dtype as slabs: one pass over the weights."""
+    """c [J, I, O], a tensor or `Coefficients`, in the operands' dtype as slabs: one pass."""
     dtype = runtime.COMPUTE_DTYPES[precision]
     functions, inputs, outputs = c.shape
+    given = coefficients.of(c)
     pad = basis.degree + cells.MARGIN.value
     rows = functions + 2 * pad
-    if runtime.interpreting():
-        c = c.to(dtype)  # the interpreter truncates float32 to bfloat16; torch rounds
-    w = c.new_empty(triton.cdiv(outputs, block_o), inputs, rows, block_o, dtype=dtype)
+    if runtime.interpreting() and dtype != given.splines.dtype:
+        given = coefficients.rounded(given, dtype)
+    shape = triton.cdiv(outputs, block_o), inputs, rows, block_o
+    w = given.splines.new_empty(shape, dtype=dtype)
     if w.numel():
+        splines, base, scaler, *strides = given.arguments()
         pack_kernel[(inputs, triton.cdiv(rows, 32), w.shape[0])](
-            c, w, inputs, outputs, rows, *c.stride(),
-            SPLINES=basis.num_splines, PAD=pad, BLOCK_R=32, BLOCK_O=block_o, **runtime.OPTIONS,
+            splines, base, scaler, w, inputs, outputs, rows, *strides, len(splines),
+            SPLINES=basis.num_splines, PAD=pad, BLOCK_R=32, BLOCK_O=block_o,
+            **given.structure(), **runtime.OPTIONS,
         )  # fmt: skip
     return Slabs(w, rows)
 

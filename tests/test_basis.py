@@ -222,12 +222,12 @@ def test_the_layout():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ((0, 3), ValueError, "grid_size is expected to be at least 1, got 0"),
-        ((5, 8), ValueError, "degree is expected to be 0 to 7, got 8"),
-        ((5, -1), ValueError, "degree is expected to be 0 to 7, got -1"),
-        ((5.0, 3), TypeError, r"grid_size is expected to be an int, got 5\.0"),
-        ((5, True), TypeError, "degree is expected to be an int, got True"),
-        ((5, 3, "swish"), ValueError, "activation is expected to be one of .*, got 'swish'"),
+        ((0, 3), ValueError, "grid_size must be at least 1, got 0"),
+        ((5, 8), ValueError, "degree must be 0 to 7, got 8"),
+        ((5, -1), ValueError, "degree must be 0 to 7, got -1"),
+        ((5.0, 3), TypeError, r"grid_size must be an int, got 5\.0"),
+        ((5, True), TypeError, "degree must be an int, got True"),
+        ((5, 3, "swish"), ValueError, "activation must be one of .*, got 'swish'"),
     ],
 )
 def test_a_basis_that_cannot_be(arguments, error, message):

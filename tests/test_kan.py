@@ -82,7 +82,7 @@ def test_the_backend_of_all_layers() -> None:
     assert model.backend == "reference"
     model.backend = "auto"
     assert {layer.backend for layer in model.layers} == {"auto"}
-    with pytest.raises(ValueError, match=r"backend is expected to be one of .*, got 'gpu'"):
+    with pytest.raises(ValueError, match=r"backend must be one of .*, got 'gpu'"):
         model.backend = "gpu"
     model.layers[1].backend = "reference"
     with pytest.raises(ValueError, match=r"different backends, \['auto', 'reference'\]: ask each"):

@@ -232,9 +232,9 @@ def test_the_backend_is_checked_when_it_is_set() -> None:
     layer = make_layer()
     assert layer.backend == "auto"
     layer.backend = "reference"
-    with pytest.raises(ValueError, match=r"backend is expected to be one of .*, got 'cuda'"):
+    with pytest.raises(ValueError, match=r"backend must be one of .*, got 'cuda'"):
         layer.backend = "cuda"  # type: ignore[assignment]
-    with pytest.raises(ValueError, match=r"backend is expected to be one of .*, got 'fast'"):
+    with pytest.raises(ValueError, match=r"backend must be one of .*, got 'fast'"):
         make_layer(backend="fast")
     assert layer.backend == "reference"
 
@@ -279,7 +279,10 @@ def test_a_residual_function_and_its_weights_come_together() -> None:
 def test_inputs_that_do_not_fit() -> None:
     layer = make_layer()
     for call, message in (
-        (layer, r"x must have 3 features in its last dimension, got 2: the layer has 3 inputs"),
+        (
+            layer,
+            r"x must have 3 features in its last dimension, as the layer has 3 inputs, got 2: give",
+        ),
         (layer.b_splines, r"x must be \[..., 3\], got \[5, 2\]"),
         (layer.update_grid, r"samples must be \[..., 3\], got \[5, 2\]"),
     ):

@@ -84,9 +84,15 @@ def test_latex_of_names(name: str, written: str) -> None:
 
 
 @given(anything)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_matplotlib_draws_the_mathematics_of_any_name(name: str) -> None:
     assert is_math(f"${formula(name, 'other').latex()[0]}$")
+
+
+def test_matplotlib_draws_every_character_beside_every_kind_of_others() -> None:
+    printable = [chr(code) for code in range(32, 127)]
+    names = [a + b for a in printable for b in "a7_"]
+    assert [name for name in names if not is_math(f"${latex_name(name)}$")] == []
 
 
 @pytest.mark.parametrize("name", NAMES, ids=repr)

@@ -67,7 +67,7 @@ def test_without_the_library_plain_torch_does_the_work(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     by_name, launcher = done.stdout.splitlines()
-    reason = "is expected to be built, but it was not compiled for this processor when kanfast was"
+    reason = "must be built, but it was not compiled for this processor when kanfast was"
     assert by_name.startswith(f'backend "native" {reason}')
     assert by_name.endswith('or use backend="auto"')
     assert launcher.startswith(f"kanfast.native {reason}")

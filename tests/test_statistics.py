@@ -242,10 +242,10 @@ def test_memory_does_not_grow_with_rows_times_edges() -> None:
     ("change", "message"),
     [
         ({"x": torch.zeros(0, 3)}, "at least one row"),
-        ({"x": torch.zeros(4, 2)}, "c and grid are expected"),
-        ({"c": torch.zeros(8, 3, 2)}, r"expected to be \[9, 3, out_features\]"),
-        ({"c": torch.zeros(9, 3)}, r"expected to be \[9, 3, out_features\]"),
-        ({"residual": torch.zeros(4, 3)}, "c and grid are expected"),
+        ({"x": torch.zeros(4, 2)}, "c and grid must be"),
+        ({"c": torch.zeros(8, 3, 2)}, r"must be \[9, 3, out_features\]"),
+        ({"c": torch.zeros(9, 3)}, r"must be \[9, 3, out_features\]"),
+        ({"residual": torch.zeros(4, 3)}, "c and grid must be"),
         (
             {"residual": torch.zeros(4, 3), "c": torch.zeros(10, 3, 2)},
             'a basis with activation "none"',

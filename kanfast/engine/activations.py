@@ -90,7 +90,7 @@ def activation(name: str, x: Tensor, deriv: int = 0) -> Tensor:
         return torch.relu(x) if deriv == 0 else _constant(x, (x > 0) * (deriv == 1))
     if name == "identity":
         return x.clone() if deriv == 0 else _constant(x, torch.full_like(x, deriv == 1))
-    raise ValueError(f"activation is expected to be one of {ACTIVATIONS[:-1]}, got {name!r}")
+    raise ValueError(f"activation must be one of {ACTIVATIONS[:-1]}, got {name!r}")
 
 
 def _sigmoid(s: Tensor, r: Tensor, n: int) -> Tensor:

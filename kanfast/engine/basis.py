@@ -51,20 +51,20 @@ class Basis:
             return  # the ops make it again; tracing the checks would add a guard for each
         for name, value in (("grid_size", self.grid_size), ("degree", self.degree)):
             if not isinstance(value, int) or isinstance(value, bool):
-                raise TypeError(f"{name} is expected to be an int, got {value!r}")
+                raise TypeError(f"{name} must be an int, got {value!r}")
         if self.grid_size < 1:
             raise ValueError(
-                f"grid_size is expected to be at least 1, got {self.grid_size}: "
+                f"grid_size must be at least 1, got {self.grid_size}: "
                 "a grid has one interval or more"
             )
         if not 0 <= self.degree <= MAX_DEGREE:
             raise ValueError(
-                f"degree is expected to be 0 to {MAX_DEGREE}, got {self.degree}: "
+                f"degree must be 0 to {MAX_DEGREE}, got {self.degree}: "
                 "choose a degree in that range (3 is usual)"
             )
         if self.activation not in ACTIVATIONS:
             raise ValueError(
-                f"activation is expected to be one of {ACTIVATIONS}, got {self.activation!r}: "
+                f"activation must be one of {ACTIVATIONS}, got {self.activation!r}: "
                 'for any other function use "none" and add its term yourself'
             )
 

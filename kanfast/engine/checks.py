@@ -26,11 +26,11 @@ def check_kan_linear(
 ) -> None:
     """Raise TypeError or ValueError unless these are arguments of `kanfast.kan_linear`."""
     if not isinstance(basis, Basis):
-        raise TypeError(f"basis is expected to be a kanfast.Basis, got {type(basis).__name__}")
+        raise TypeError(f"basis must be a kanfast.Basis, got {type(basis).__name__}")
     if not isinstance(deriv, int) or isinstance(deriv, bool):
-        raise TypeError(f"deriv is expected to be an int, got {deriv!r}")
+        raise TypeError(f"deriv must be an int, got {deriv!r}")
     if deriv < 0:
-        raise ValueError(f"deriv is expected to be 0 or more, got {deriv}")
+        raise ValueError(f"deriv must be 0 or more, got {deriv}")
     tensors = {"x": x, "c": c, "grid": grid}
     if input_scale is not None:
         tensors["input_scale"] = input_scale
@@ -68,9 +68,10 @@ def check_layer(
         )
     outputs, inputs, _ = weight[0]
     if features != inputs:
+        count = "a scalar" if features is None else features
         raise ValueError(
-            f"x must have {inputs} features in its last dimension, got {features}: the layer has "
-            f"{inputs} inputs"
+            f"x must have {inputs} features in its last dimension, as the layer has {inputs} "
+            f"inputs, got {count}: give x as [rows, {inputs}]"
         )
     if (base is None) != (basis.activation == "none"):
         raise ValueError(
@@ -117,6 +118,15 @@ def check_layer(
             )
 
 
+def check_is_tensor(x: object) -> None:
+    """Raise TypeError for the x of a layer that is no tensor."""
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"x must be a torch.Tensor, got {type(x).__name__}: make one with torch.as_tensor(x), "
+            "in the dtype of the layer"
+        )
+
+
 def check_index(what: str, index: int, count: int) -> None:
     """Raise IndexError unless the index is one of 0 to count - 1."""
     if not 0 <= index < count:
@@ -126,14 +136,14 @@ def check_index(what: str, index: int, count: int) -> None:
 def check_backend(backend: str) -> None:
     """Raise ValueError for an unknown backend."""
     if backend not in BACKENDS:
-        raise ValueError(f"backend is expected to be one of {BACKENDS}, got {backend!r}")
+        raise ValueError(f"backend must be one of {BACKENDS}, got {backend!r}")
 
 
 def check_triton(device: str, obstacle: str | None) -> None:
     """Raise RuntimeError if there is an obstacle to running Triton on tensors of this device."""
     if obstacle is not None:
         raise RuntimeError(
-            f"Triton is expected to run on the device of the tensor, {device}, but {obstacle}: "
+            f"Triton must be able to run on the device of the tensor, {device}, but {obstacle}: "
             'use backend="reference"'
         )
 
@@ -142,16 +152,16 @@ def check_native(device: str, precision: str | None, obstacle: str | None) -> No
     """Raise RuntimeError unless the native library runs on this device at this precision."""
     if device != "cpu":
         raise RuntimeError(
-            f'backend "native" is expected to get CPU tensors, got {device}: use backend="auto"'
+            f'backend "native" must get CPU tensors, got {device}: use backend="auto"'
         )
     if precision in ("bfloat16", "float16"):
         raise RuntimeError(
-            'backend "native" is expected to compute in float32 or float64, got the precision '
+            'backend "native" must compute in float32 or float64, got the precision '
             f'{precision!r}: use backend="auto", or precision="ieee"'
         )
     if obstacle is not None:
         raise RuntimeError(
-            f'backend "native" is expected to be built, but {obstacle}: install kanfast again '
+            f'backend "native" must be built, but {obstacle}: install kanfast again '
             'where GCC or Clang with OpenMP is, or use backend="auto"'
         )
 
@@ -160,7 +170,7 @@ def check_no_tangents(tensors: tuple[Tensor | None, ...]) -> None:
     """Raise RuntimeError if an op would drop tangents, and so return a derivative of zero."""
     if _torch.has_tangent(*tensors):
         raise RuntimeError(
-            "forward-mode differentiation is expected to go through kan_linear or a module, got "
+            "forward-mode differentiation must go through kan_linear or a module, got "
             "tensors with tangents in a bare op, as exported programs have it: call the model "
             "itself, or differentiate in reverse mode"
         )
@@ -173,7 +183,7 @@ def check_pack(
     _check_tensor("spline_weight", spline_weight, spline_weight)
     if spline_weight.dim() != 3:
         raise ValueError(
-            "spline_weight is expected to have shape [out_features, in_features, "
+            "spline_weight must have shape [out_features, in_features, "
             f"grid_size + degree], got {list(spline_weight.shape)}"
         )
     for name, tensor in (("base_weight", base_weight), ("spline_scaler", spline_scaler)):
@@ -182,27 +192,27 @@ def check_pack(
         _check_tensor(name, tensor, spline_weight)
         if tensor.shape != spline_weight.shape[:2]:
             raise ValueError(
-                f"{name} is expected to have shape {list(spline_weight.shape[:2])}, [out_features, "
+                f"{name} must have shape {list(spline_weight.shape[:2])}, [out_features, "
                 f"in_features] of spline_weight, got {list(tensor.shape)}"
             )
         if tensor.dtype != spline_weight.dtype:
             raise TypeError(
-                f"{name} is expected to have the dtype of spline_weight, {spline_weight.dtype}, "
+                f"{name} must have the dtype of spline_weight, {spline_weight.dtype}, "
                 f"got {tensor.dtype}: convert one of them"
             )
 
 
 def _check_tensor(name: str, tensor: object, like: Tensor) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} is expected to be a torch.Tensor, got {type(tensor).__name__}")
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(tensor).__name__}")
     if tensor.dtype not in FLOATING:
         raise TypeError(
-            f"{name} is expected to be float64, float32, bfloat16 or float16, got {tensor.dtype}: "
+            f"{name} must be float64, float32, bfloat16 or float16, got {tensor.dtype}: "
             "convert it with .float()"
         )
     if tensor.device != like.device:
         raise ValueError(
-            f"all tensors are expected on one device, got {name} on {tensor.device} and "
+            f"all tensors must be on one device, got {name} on {tensor.device} and "
             f"another on {like.device}: move one with .to()"
         )
 
@@ -212,23 +222,23 @@ def _check_shapes(
 ) -> None:
     if c.dim() != 3 or c.shape[0] != basis.num_functions:
         raise ValueError(
-            f"c is expected to have shape [{basis.num_functions}, in_features, out_features], the "
+            f"c must have shape [{basis.num_functions}, in_features, out_features], the "
             f"first being the number of functions of {basis}, got {list(c.shape)}: "
             "make it with kanfast.pack_coefficients"
         )
     if x.dim() < 1 or x.shape[-1] != c.shape[1]:
         raise ValueError(
-            f"x is expected to have {c.shape[1]} features in its last dimension, as c has inputs, "
-            f"got shape {list(x.shape)}"
+            f"x must have {c.shape[1]} features in its last dimension, as many as c has inputs, "
+            f"got shape {list(x.shape)}: give x as [rows, {c.shape[1]}]"
         )
     if grid.shape != (c.shape[1], basis.num_knots):
         raise ValueError(
-            f"grid is expected to have shape [{c.shape[1]}, {basis.num_knots}] = [in_features, "
+            f"grid must have shape [{c.shape[1]}, {basis.num_knots}] = [in_features, "
             f"grid_size + 2 * degree + 1], got {list(grid.shape)}"
         )
     if input_scale is not None and input_scale.shape != x.shape:
         raise ValueError(
-            f"input_scale is expected to have the shape of x, {list(x.shape)}, got "
+            f"input_scale must have the shape of x, {list(x.shape)}, got "
             f"{list(input_scale.shape)}: expand it"
         )
 
@@ -243,23 +253,23 @@ def autocasting(device: str) -> bool:
 def _check_dtypes(x: Tensor, c: Tensor, grid: Tensor, input_scale: Tensor | None) -> None:
     if grid.dtype not in (torch.float32, torch.float64):
         raise TypeError(
-            f"grid is expected to be float32 or float64, got {grid.dtype}: 16 bits are too few for "
+            f"grid must be float32 or float64, got {grid.dtype}: 16 bits are too few for "
             "knots; keep the grid in float32"
         )
     if input_scale is not None and input_scale.dtype != x.dtype:
         raise TypeError(
-            f"input_scale is expected to have the dtype of x, {x.dtype}, got {input_scale.dtype}: "
+            f"input_scale must have the dtype of x, {x.dtype}, got {input_scale.dtype}: "
             "convert one of them"
         )
     autocast = autocasting(x.device.type)
     if autocast and (x.dtype == torch.float64) != (c.dtype == torch.float64):
         raise TypeError(
-            "x and c are expected to be both float64 or neither, as autocast leaves float64 alone, "
+            "x and c must be both float64 or neither, as autocast leaves float64 alone, "
             f"got {x.dtype} and {c.dtype}: convert one of them"
         )
     if not autocast and x.dtype != c.dtype:
         raise TypeError(
-            f"x and c are expected to have the same dtype, got {x.dtype} and {c.dtype}: "
+            f"x and c must have the same dtype, got {x.dtype} and {c.dtype}: "
             "convert one of them, or use torch.autocast"
         )
 
@@ -268,11 +278,9 @@ def _check_precision(precision: str | None, dtype: torch.dtype) -> None:
     if precision is None:
         return
     if precision not in PRECISIONS:
-        raise ValueError(
-            f"precision is expected to be None or one of {PRECISIONS}, got {precision!r}"
-        )
+        raise ValueError(f"precision must be None or one of {PRECISIONS}, got {precision!r}")
     if (precision == "float64") != (dtype == torch.float64):
         raise ValueError(
-            'precision "float64" is expected for float64 tensors and only for them, got '
+            'precision "float64" must be given for float64 tensors and only for them, got '
             f"{precision!r} for {dtype}: convert the tensors or leave precision=None"
         )

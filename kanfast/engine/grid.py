@@ -13,12 +13,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from kanfast.engine.banded import least_squares, local_splines
+
 # Work is done in blocks of this many samples, and of so many inputs that a block of basis values
 # has this many elements (16 MB of float64).
 _SAMPLES, _ELEMENTS = 1024, 2**21
 
 # Directions that the samples determine to less than half of float64's digits are left as they were.
 _RESOLUTION = 1e-8
+
+# From this many splines of an input on, fits are made by banded equations, an edge at a time. Below
+# it matrices of all splines take less time: one serves all edges of an input.
+_FINE = 64
 
 
 def uniform_knots(
@@ -89,12 +95,23 @@ def fit_coefficients(x: Tensor, y: Tensor, grid: Tensor, degree: int) -> Tensor:
         Coefficients [O, I, G+k], in the dtype and on the device of y. The fit itself runs on the
         CPU in float64; what the points determine to less than y's precision is not fitted.
     """
-    columns = x.detach().to("cpu", torch.float64)
-    basis = b_splines(columns, grid.detach().to("cpu", torch.float64), degree).transpose(0, 1)
+    columns, knots = (t.detach().to("cpu", torch.float64) for t in (x, grid))
     values = y.to("cpu", torch.float64).transpose(0, 1)
-    rounding = torch.finfo(torch.float64).eps * max(basis.shape[1:])
-    rcond = max(torch.finfo(y.dtype).eps, rounding)
-    solution = torch.linalg.lstsq(basis, values, rcond=rcond, driver="gelsd").solution
+    if grid.shape[1] - degree - 1 < _FINE:
+        basis = b_splines(columns, knots, degree).transpose(0, 1)
+        rounding = torch.finfo(torch.float64).eps * max(basis.shape[1:])
+        rcond = max(torch.finfo(y.dtype).eps, rounding)
+        solution = torch.linalg.lstsq(basis, values, rcond=rcond, driver="gelsd").solution
+    else:
+        blocks = [
+            least_squares(
+                local_splines(columns.T[rows], knots[rows], degree),
+                values[rows],
+                values.new_zeros(len(values[rows]), grid.shape[1] - degree - 1, y.shape[2]),
+            )
+            for rows in _blocks_of_inputs(len(x), y.shape[2], grid)
+        ]
+        solution = torch.cat(blocks)
     coefficients: Tensor = solution.permute(2, 0, 1).contiguous()
     return coefficients.to(y.device, y.dtype)
 
@@ -120,14 +137,41 @@ def refit(coefficients: Tensor, samples: Tensor, old: Tensor, new: Tensor, degre
     source = coefficients.detach().to("cpu", torch.float64)
     knots = [grid.detach().to("cpu", torch.float64) for grid in (old, new)]
     fitted = []
+    fine = new.shape[1] - degree - 1 >= _FINE
     width = old.shape[1] + new.shape[1]
     inputs = max(1, _ELEMENTS // ((_SAMPLES + width) * width))
-    for start in range(0, old.shape[0], inputs):
-        rows = slice(start, start + inputs)
+    blocks = (
+        _blocks_of_inputs(len(samples), len(source), new) if fine else _slices(len(old), inputs)
+    )
+    for rows in blocks:
         points = samples.detach()[:, rows].to("cpu", torch.float64).T
-        transfer = _transfer(points, knots[0][rows], knots[1][rows], degree)
-        fitted.append(torch.einsum("inm,oim->oin", transfer, source[:, rows]))
+        before, after = knots[0][rows], knots[1][rows]
+        if fine:
+            fitted.append(_refit_fine(source[:, rows], points, before, after, degree))
+        else:
+            transfer = _transfer(points, before, after, degree)
+            fitted.append(torch.einsum("inm,oim->oin", transfer, source[:, rows]))
     return torch.cat(fitted, dim=1).to(coefficients.device, coefficients.dtype)
+
+
+def _slices(count: int, step: int) -> list[slice]:
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _blocks_of_inputs(points: int, outputs: int, knots: Tensor) -> list[slice]:
+    """Inputs whose curves at the points, or coefficients, are so many elements at most."""
+    return _slices(len(knots), max(1, _ELEMENTS // ((points + knots.shape[1]) * outputs)))
+
+
+def _refit_fine(source: Tensor, points: Tensor, old: Tensor, new: Tensor, degree: int) -> Tensor:
+    """`refit` [O, I, G'+k] for the samples [I, N] of some inputs, an edge at a time."""
+    coefficients = source.permute(1, 2, 0)
+    core = new[:, degree : new.shape[1] - degree]
+    fit = coefficients.new_zeros(len(new), new.shape[1] - degree - 1, len(source))
+    for at in (between(core, degree + 2), points):
+        curves = local_splines(at, old, degree).sums(coefficients)
+        fit = least_squares(local_splines(at, new, degree), curves, fit)
+    return fit.permute(2, 0, 1)
 
 
 def _transfer(points: Tensor, old: Tensor, new: Tensor, degree: int) -> Tensor:
@@ -191,7 +235,8 @@ def knots_from_samples(
         margin: How far the equally spaced grid reaches beyond the samples.
 
     Returns:
-        Knots [I, G+2k+1] in the grid's dtype, on its device. Computed on the CPU in float64.
+        Knots [I, G+2k+1] in the grid's dtype, on its device; not finite where that dtype has no
+        such numbers. Computed on the CPU in float64.
     """
     grid_size = grid.shape[1] - 1 - 2 * degree
     picks = torch.linspace(0, samples.shape[0] - 1, grid_size + 1, dtype=torch.int64, device="cpu")
@@ -209,7 +254,8 @@ def knots_from_samples(
         rows.append(torch.cat([before, inner, after], dim=1))
     knots = torch.cat(rows)
     span = (knots[:, -1:] - knots[:, :1]) / (grid_size + 2 * degree)
-    resolved = span > 4 * torch.finfo(grid.dtype).eps * knots.abs().amax(dim=1, keepdim=True)
-    return torch.where(resolved, knots, grid.detach().to("cpu", torch.float64)).to(
-        grid.device, grid.dtype
-    )
+    # Samples next to the largest number make knots that are infinite, which are not merged.
+    largest = knots.abs().amax(dim=1, keepdim=True)
+    merged = span.isfinite() & (span <= 4 * torch.finfo(grid.dtype).eps * largest)
+    kept = grid.detach().to("cpu", torch.float64)
+    return torch.where(merged, kept, knots).to(grid.device, grid.dtype)

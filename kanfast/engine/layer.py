@@ -12,14 +12,15 @@ of a gradient is made of the primitives, too.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from types import ModuleType
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 from torch.autograd.function import Function
 
-from kanfast.engine import _torch, autograd, backends, checks, packing, primitives, unfused
+from kanfast.engine import _torch, autograd, backends, checks, packing, primitives
 from kanfast.engine.backends import Backend
 from kanfast.engine.basis import Basis
 from kanfast.engine.native import layer as native_layer
@@ -73,15 +74,22 @@ def layer(
         RuntimeError: A backend that cannot run here.
     """
     tensors = (x, weight, base, scaler, grid)
-    facts = tuple([None if t is None else (t.shape, t.dtype, t.device) for t in tensors[1:]])
-    device = x.device.type
-    asks = backend == "triton" or not x.is_cpu  # for the precision that torch allows
+    facts = tuple(
+        [None if t is None else (t.shape, t.dtype, t.is_cpu or t.device) for t in tensors[1:]]
+    )
+    try:
+        on_cpu = x.is_cpu
+    except AttributeError:
+        checks.check_is_tensor(x)
+        raise
+    device = "cpu" if on_cpu else x.device.type
+    asks = backend == "triton" or not on_cpu  # for the precision that torch allows
     allowed = backends.float32_precision() if asks else None
     settings = (backends.autocast_dtype(device, x.dtype), allowed)
     compiling = torch.compiler.is_compiling()
     make = _make_plan if compiling else _plan
     features = x.shape[-1] if x.dim() else None
-    plan = make(features, x.dtype, x.device, facts, basis, backend, settings)
+    plan = make(features, x.dtype, on_cpu or x.device, facts, basis, backend, settings)
     rows = x if x.dim() == 2 else x.reshape(-1, x.shape[-1])
     if compiling:
         y = _in_graph(plan, rows, *tensors[1:])
@@ -97,17 +105,26 @@ def layer(
 def _make_plan(
     features: int | None,
     dtype: torch.dtype,
-    device: torch.device,
+    device: torch.device | bool,
     facts: tuple[Any, ...],
     basis: Basis,
     backend: Backend,
     settings: tuple[torch.dtype | None, str | None],
 ) -> Plan:
-    """The plan of a layer, or an error that says what does not fit."""
+    """The plan of a layer, or an error that says what does not fit.
+
+    For a device True says the CPU, as a tensor is asked for that in half the time.
+    """
     autocast, _ = settings
+    device = _device(device)
+    facts = tuple([t and (*t[:2], _device(t[2])) for t in facts])
     checks.check_layer(features, dtype, device, facts, basis, autocast is not None)
     backend, precision, out_dtype = backends.resolve(device.type, dtype, autocast, backend)
     return Plan(Spec(basis, 0, precision, backend), out_dtype, autocast is not None)
+
+
+def _device(device: torch.device | bool) -> torch.device:
+    return torch.device("cpu") if isinstance(device, bool) else device
 
 
 _plan = functools.lru_cache(4096)(_make_plan)
@@ -203,16 +220,12 @@ def _forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
 
 def _run_forward(plan: Plan, *tensors: Tensor | None) -> Tensor:
     spec = plan.spec
-    native = spec.backend == "native"
-    call: Callable[..., Any] = native_layer.layer_forward if native else unfused.layer_forward
-    before = () if native else (module_of(spec.backend),)
-    tensors = in_memory(spec.backend, tensors)
-    options = {"basis": spec.basis, "precision": spec.precision, "out_dtype": plan.out_dtype}
+    call, tensors = _module(spec.backend).layer_forward, in_memory(spec.backend, tensors)
     if not plan.autocast:
-        y: Tensor = call(*before, *tensors, **options)
+        y: Tensor = call(*tensors, spec.basis, spec.precision, plan.out_dtype)
         return y
     with without_autocast(cast(Tensor, tensors[0])):
-        y = call(*before, *tensors, **options)
+        y = call(*tensors, spec.basis, spec.precision, plan.out_dtype)
     return y
 
 
@@ -230,18 +243,18 @@ def _grad(
 def _run_grad(
     spec: Spec, g: Tensor, tensors: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> Sequence[Tensor | None]:
-    native = spec.backend == "native"
-    call: Callable[..., Any] = native_layer.layer_grad if native else unfused.layer_grad
-    before = () if native else (module_of(spec.backend),)
+    call, tensors = _module(spec.backend).layer_grad, in_memory(spec.backend, (g, *tensors))
+    if not checks.autocasting(g.device.type):
+        grads: Sequence[Tensor | None] = call(*tensors, needs, spec.basis, spec.precision)
+        return grads
     with without_autocast(g):
-        grads: Sequence[Tensor | None] = call(
-            *before,
-            *in_memory(spec.backend, (g, *tensors)),
-            needs,
-            basis=spec.basis,
-            precision=spec.precision,
-        )
+        grads = call(*tensors, needs, spec.basis, spec.precision)
     return grads
+
+
+def _module(backend: str) -> ModuleType:
+    """The implementation by this name, with a layer and its gradients."""
+    return native_layer if backend == "native" else module_of(backend)
 
 
 def _layer(*arguments: Any) -> Tensor:

@@ -48,6 +48,17 @@ def kan_linear(
     Raises:
         TypeError, ValueError: arguments that do not fit together.
         RuntimeError: a backend that cannot run here.
+
+    Example:
+        >>> layer = kanfast.KANLinear(3, 4, enable_standalone_scale_spline=False)
+        >>> c = kanfast.pack_coefficients(layer.spline_weight, layer.base_weight)
+        >>> basis = kanfast.Basis(layer.grid_size, layer.spline_order)
+        >>> x = torch.rand(10, 3)
+        >>> y = kanfast.kan_linear(x, c, layer.grid, basis=basis)
+        >>> torch.allclose(y, layer(x), atol=1e-6)
+        True
+        >>> kanfast.kan_linear(x, c, layer.grid, basis=basis, deriv=1).shape  # of the slopes
+        torch.Size([10, 4])
     """
     checks.check_kan_linear(x, c, grid, basis, deriv, input_scale, precision)
     device = x.device.type

@@ -1,4 +1,6 @@
-"""The three primitives in plain torch, with the names and signatures of the Triton launchers.
+"""The three primitives, and a layer made of them, in plain torch, as the kernels have them.
+
+The names and signatures are those of the Triton launchers and of the native code.
 
 Everything is one trilinear form, the sum of g[b, o] s[b, i] c[j, i, o] f_ij(x[b, i])
 with derivatives f of order n, and its partial derivatives with respect to g, s and c. Packed as
@@ -11,6 +13,7 @@ reproducible bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -124,6 +127,55 @@ def weight_grad(
         _left_operand(functions, x[rows], None if s is None else s[rows], f, precision)
         w.addmm_(f.flatten(1).T, _operand(g[rows], precision))
     return w.view(basis.num_functions, x.shape[1], g.shape[1]).to(out_dtype)
+
+
+def layer_forward(
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    basis: Basis,
+    precision: str,
+    out_dtype: torch.dtype,
+) -> Tensor:
+    """A layer from its parameters, see `engine.layer.layer`: x [B, I] -> [B, O]."""
+    c = pack(weight, base, scaler)
+    return forward(x, c, None, grid, basis=basis, deriv=0, precision=precision, out_dtype=out_dtype)
+
+
+def layer_grad(
+    g: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    base: Tensor | None,
+    scaler: Tensor | None,
+    grid: Tensor,
+    needs: Sequence[bool],
+    basis: Basis,
+    precision: str,
+) -> list[Tensor | None]:
+    """Gradients of `layer_forward` in x, weight, base and scaler, those that are needed.
+
+    Args:
+        g: [B, O], the gradient of the layer's outputs. The other tensors are those of
+            `layer_forward`.
+        needs: Whether the gradient of each of them is needed; that of the grid is not.
+        basis, precision: As in `forward`.
+
+    Returns:
+        One for each tensor, in its shape and dtype; None where it is not needed.
+    """
+    grads: list[Tensor | None] = [None] * 5
+    options: dict[str, Any] = {"basis": basis, "precision": precision}
+    if needs[0]:
+        c = pack(weight, base, scaler)
+        grads[0] = input_grad(g, x, c, grid, deriv=1, out_dtype=x.dtype, **options)
+    if any(needs[1:]):
+        dtype = wide(precision)
+        dc = weight_grad(g, x, None, grid, deriv=0, out_dtype=dtype, **options)
+        grads[1:4] = unpack(dc, weight, base, scaler, needs[1:4])
+    return grads
 
 
 def pack(weight: Tensor, base: Tensor | None, scaler: Tensor | None) -> Tensor:

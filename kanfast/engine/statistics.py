@@ -67,6 +67,14 @@ def edge_statistics(
     Raises:
         ValueError: No rows, shapes that do not fit, or an unknown backend.
         RuntimeError: A backend that cannot run here.
+
+    Example:
+        >>> layer = kanfast.KANLinear(3, 4, enable_standalone_scale_spline=False)
+        >>> c = kanfast.pack_coefficients(layer.spline_weight, layer.base_weight)
+        >>> basis = kanfast.Basis(layer.grid_size, layer.spline_order)
+        >>> statistics = kanfast.edge_statistics(torch.rand(10, 3), c, layer.grid, basis=basis)
+        >>> statistics.std.shape, bool((statistics.min <= statistics.max).all())
+        (torch.Size([4, 3]), True)
     """
     inputs = x.shape[-1]
     functions = basis.num_functions + (residual is not None)
@@ -76,13 +84,13 @@ def edge_statistics(
         or grid.shape != (inputs, basis.num_knots)
     ):
         raise ValueError(
-            f"c and grid are expected to be [{functions}, {inputs}, out_features] and "
+            f"c and grid must be [{functions}, {inputs}, out_features] and "
             f"[{inputs}, {basis.num_knots}] for x {list(x.shape)}, got {list(c.shape)} and "
             f"{list(grid.shape)}"
         )
     if residual is not None and (residual.shape != x.shape or basis.activation != "none"):
         raise ValueError(
-            'residual is expected to have the shape of x and a basis with activation "none", got '
+            'residual must have the shape of x and a basis with activation "none", got '
             f"{list(residual.shape)} for {list(x.shape)} and {basis.activation!r}"
         )
     if x.numel() == 0:

@@ -93,6 +93,12 @@ def explain(
         ValueError: Symbolic edges in this model, NaN or infinite values in the dataset, or
             arguments that make no sense.
         KeyError: A function the library does not have.
+
+    Example:
+        >>> data = kanfast.create_dataset(lambda x: x[:, [0]] ** 2 + 3 * x[:, [1]], 2)
+        >>> explanation = KAN([2, 1, 1]).explain(data, lib=["x", "x^2", "sin"], log=0, seconds=20)
+        >>> print(explanation.rounded)
+        x_1**2 + 3*x_2
     """
     from kanfast.explain.attempts import find_formulas, is_exact, simplest, some_rows
     from kanfast.explain.finish import Attempt, finish

@@ -163,6 +163,14 @@ def auto_symbolic(
 
     Returns:
         The reports of those edges by (l, i, j).
+
+    Example:
+        >>> model = KAN([1, 1], dtype=torch.float64)
+        >>> data = kanfast.create_dataset(lambda x: 2 * torch.sin(3 * x), 1, dtype=torch.float64)
+        >>> history = model.fit(data, steps=20, log=0)
+        >>> reports = model.auto_symbolic(lib=["x", "x^2", "sin"])
+        >>> reports[0, 0, 0].best.name
+        'sin'
     """
     from kanfast.interpret.candidates import library_of, report_edges
 

@@ -51,6 +51,13 @@ def plot(
     Raises:
         ImportError: Matplotlib is missing.
         ValueError: No samples, another metric, or as in `kanfast.plot.network`.
+
+    Example:
+        >>> model = KAN([2, 5, 1])
+        >>> figure = model.plot(x=torch.rand(100, 2), in_vars=["mass", "speed"])
+        >>> figure.savefig("model.png")  # doctest: +SKIP
+        >>> len(figure.axes) > 0
+        True
     """
     from kanfast import plot as pictures  # needs Matplotlib
 

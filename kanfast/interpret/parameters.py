@@ -41,11 +41,11 @@ def parameter_groups(
     fresh = dict(new.named_parameters())
     held = [p for group in optimizer.param_groups for p in group["params"] if id(p) in names]
     if not held:
-        raise ValueError("the optimizer is expected to hold parameters of the old model, got none")
+        raise ValueError("the optimizer must hold parameters of the old model, got none")
     gone = {names[id(p)] for p in held} - set(fresh)
     missing = sorted(name for name in gone if not _OPTIONAL.search(name))
     if missing:
-        raise ValueError(f"the new model is expected to have the parameters {missing}, it has none")
+        raise ValueError(f"the new model must have the parameters {missing}, it has none")
     groups = []
     for group in optimizer.param_groups:
         stays = [names.get(id(p)) not in gone for p in group["params"]]

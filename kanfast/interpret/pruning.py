@@ -23,6 +23,14 @@ def prune(
     """A new model without the nodes, and then the edges, of low scores.
 
     `prune_node`, then `prune_edge` by the scores of what is left.
+
+    Example:
+        >>> model = KAN([2, 5, 1], dtype=torch.float64)
+        >>> data = kanfast.create_dataset(lambda x: (3 * x[:, :1]).sin(), 2, dtype=torch.float64)
+        >>> history = model.fit(data, steps=10, lamb=1e-3, log=0)
+        >>> small = model.prune()
+        >>> small.width[1] < 5, small.width[0], small.width[2]
+        (True, 2, 1)
     """
     return prune_edge(prune_node(network, node_th, x=x), edge_th, x=x)
 

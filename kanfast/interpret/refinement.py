@@ -23,6 +23,15 @@ def refine(
     Raises:
         TypeError, ValueError, RuntimeError: As `KANLinear.refine`.
         IndexError: There is no such layer.
+
+    Example:
+        >>> model = KAN([2, 5, 1], grid_size=5, dtype=torch.float64)
+        >>> x = torch.rand(100, 2, dtype=torch.float64)
+        >>> fine = model.refine(20)
+        >>> fine.grid_size
+        20
+        >>> torch.allclose(fine(x), model(x))
+        True
     """
     finer = network.copy()
     depth = len(network.layers)

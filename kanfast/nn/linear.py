@@ -71,6 +71,16 @@ class KANLinear(nn.Module):
     Raises:
         ValueError: A size, order or range that makes no sense, or an unknown backend.
         TypeError: A `base_activation` that is neither a module nor makes one.
+
+    Example:
+        >>> layer = KANLinear(3, 4)
+        >>> layer(torch.rand(10, 3)).shape
+        torch.Size([10, 4])
+        >>> layer.spline_weight.shape  # [O, I, G + k]
+        torch.Size([4, 3, 8])
+        >>> head = torch.nn.Sequential(torch.nn.LayerNorm(3), KANLinear(3, 2, spline_order=2))
+        >>> head(torch.rand(5, 7, 3)).shape
+        torch.Size([5, 7, 2])
     """
 
     grid: Tensor

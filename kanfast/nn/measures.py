@@ -69,7 +69,7 @@ def regularization_loss(
     size zero have no part in it, nor a gradient.
     """
     size = masked(layer, layer.spline_weight.abs().mean(-1))
-    total = size.sum()
-    share = size / torch.where(total > 0, total, 1)
-    entropy = -(share * torch.where(share > 0, share, 1).log()).sum()
-    return regularize_activation * total + regularize_entropy * entropy
+    total, tiny = size.sum(), torch.finfo(size.dtype).tiny
+    share = (size / torch.where(total > 0, total, 1)).flatten()
+    negative_entropy = share.dot(share.clamp_min(tiny).log())
+    return regularize_activation * total - regularize_entropy * negative_entropy

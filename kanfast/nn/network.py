@@ -229,9 +229,10 @@ class Network(nn.Module):
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
             x = self.select_inputs(x)
-        layers = cast(nn.Module, modules["layers"])._modules
-        plain = len(cast(nn.ModuleDict, modules["nodes"])) == 0
-        for name, layer in cast(dict[str, KANLinear], layers).items():
+        layers: Any = modules["layers"]
+        nodes: Any = modules["nodes"]
+        plain = not nodes._modules
+        for name, layer in layers._modules.items():
             if update_grid:
                 layer.update_grid(x)
             x = layer(x) if plain else self.to_nodes(int(name), layer(x))
@@ -286,7 +287,7 @@ class Network(nn.Module):
             return x
         if x.shape[-1:] != mask.shape:
             raise ValueError(
-                f"x is expected to have all {len(mask)} features in its last dimension, of which "
+                f"x must have all {len(mask)} features in its last dimension, of which "
                 f"the model selects its {self.width[0]} inputs, got shape {list(x.shape)}"
             )
         index = self._live_inputs.of(mask)
@@ -310,11 +311,11 @@ class Network(nn.Module):
         self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
     ) -> Tensor:
         """Sum of `KANLinear.regularization_loss` over the layers."""
-        losses = [
+        first, *others = [
             layer.regularization_loss(regularize_activation, regularize_entropy)
             for layer in self.kan_layers
         ]
-        return torch.stack(losses).sum()
+        return sum(others, first)
 
     def copy(self: Self) -> Self:
         """A deep copy that shares `samples` with this model."""

@@ -6,9 +6,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kanfast.engine.basis import MAX_DEGREE
+from kanfast.engine.grid import fit_coefficients
 from kanfast.nn.knots import at_least_float32, core_knots
 from kanfast.nn.layer import Layer
 from kanfast.nn.splines import curve2coeff
@@ -31,9 +32,18 @@ def reset_parameters(layer: Layer) -> None:
     )
     noise = (noise - 1 / 2) * layer.scale_noise / layer.grid_size
     factor = 1.0 if layer.enable_standalone_scale_spline else layer.scale_spline
-    weight.copy_(factor * curve2coeff(layer, points, noise))
+    weight.copy_(factor * _coefficients(layer, points, noise))
     if layer.enable_standalone_scale_spline:
         nn.init.kaiming_uniform_(layer.spline_scaler, a=math.sqrt(5) * layer.scale_spline)
+
+
+def _coefficients(layer: Layer, points: Tensor, values: Tensor) -> Tensor:
+    """`curve2coeff`, [O, I, G+k]; where all inputs have the same knots, by one small matrix."""
+    if not (layer.grid == layer.grid[0]).all():
+        return curve2coeff(layer, points, values)
+    unit = torch.eye(len(points), dtype=torch.float64)[:, None]  # [N, 1, N]
+    inverse = fit_coefficients(points[:, :1].cpu(), unit, layer.grid[:1].cpu(), layer.spline_order)
+    return torch.einsum("nio,nj->oij", values, inverse[:, 0].to(values))
 
 
 def check_sizes(

@@ -24,9 +24,10 @@ def fused_name(function: Callable[..., Any] | None) -> Activation | None:
     """The name of a residual function among the fused ones, or None if it is not one of them."""
     if function is None:
         return "none"
-    if isinstance(function, nn.GELU) and function.approximate != "none":
+    name = _FUSED.get(type(function))
+    if name == "gelu" and cast(nn.GELU, function).approximate != "none":
         return None
-    return _FUSED.get(type(function))
+    return name
 
 
 def make_residual(base_activation: Callable[..., Any] | None) -> Callable[..., Any] | None:

@@ -30,7 +30,7 @@ def curve2coeff(layer: Layer, x: Tensor, y: Tensor) -> Tensor:
     expected = (layer.in_features, layer.out_features)
     if x.dim() != 2 or x.shape[1] != layer.in_features or y.shape != (len(x), *expected):
         raise ValueError(
-            f"curve2coeff expects x [N, {layer.in_features}] and y [N, {layer.in_features}, "
+            f"curve2coeff must get x [N, {layer.in_features}] and y [N, {layer.in_features}, "
             f"{layer.out_features}], got {list(x.shape)} and {list(y.shape)}"
         )
     return grids.fit_coefficients(x, y, layer.grid, layer.spline_order)
@@ -52,7 +52,8 @@ def update_grid(layer: Layer, x: Tensor, margin: float = 0.01) -> None:
         margin: How far beyond the samples the equally spaced part reaches.
 
     Raises:
-        ValueError: Wrong shape, no rows, or NaN or infinite samples.
+        ValueError: Wrong shape, no rows, NaN or infinite samples, or samples so large that knots
+            around them are no finite numbers.
         RuntimeError: `spline_weight` is computed from other tensors (`torch.nn.utils.prune`),
             so it cannot be set.
     """
@@ -65,15 +66,27 @@ def update_grid(layer: Layer, x: Tensor, margin: float = 0.01) -> None:
         bad = (~finite).nonzero().flatten().tolist()
         raise ValueError(
             f"update_grid needs finite samples; there are NaN or infinite values in the "
-            f"features {bad[:8]}{' ...' if len(bad) > 8 else ''}"
+            f"features {_listed(bad)}"
         )
     knots = grids.knots_from_samples(
         samples, layer.grid, layer.spline_order, grid_eps=layer.grid_eps, margin=margin
     )
+    representable = knots.isfinite().all(dim=1) & knots.double().diff(dim=1).sum(1).isfinite()
+    if not representable.all():
+        bad = (~representable).nonzero().flatten().tolist()
+        raise ValueError(
+            f"samples must leave room for {layer.spline_order} more knots on either side, within "
+            f"the range of {knots.dtype}, got values of up to {samples[:, bad].abs().max():.3g} in "
+            f"the features {_listed(bad)}: scale them down"
+        )
     weight = grids.refit(layer.spline_weight, samples, layer.grid, knots, layer.spline_order)
     _set_spline_weight(layer, weight)
     layer.grid.copy_(knots)
     refresh_grid(layer)
+
+
+def _listed(features: list[int]) -> str:
+    return f"{features[:8]}{' ...' if len(features) > 8 else ''}"
 
 
 def _set_spline_weight(layer: Layer, weight: Tensor) -> None:

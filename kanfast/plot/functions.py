@@ -39,8 +39,7 @@ def layer_inputs(model: Network, x: Tensor, *, least: int) -> list[Tensor]:
     inputs = [value.reshape(-1, value.shape[-1]) for value in model.activations(x)[:-1]]
     if len(inputs[0]) < least:
         raise ValueError(
-            f"x is expected to have at least {least} row{'s' * (least > 1)}, got shape "
-            f"{list(x.shape)}"
+            f"x must have at least {least} row{'s' * (least > 1)}, got shape {list(x.shape)}"
         )
     for index, value in enumerate(inputs):
         if not value.isfinite().all():

@@ -44,8 +44,7 @@ def history(history: Mapping[str, Sequence[float]]) -> Figure:
             panels.setdefault(what, {})[split] = np.where(np.isfinite(values), values, np.nan)
     if not panels:
         raise ValueError(
-            "the history is expected to hold a list of numbers under some name, got "
-            f"{dict(history)}"
+            f"the history must hold a list of numbers under some name, got {dict(history)}"
         )
     columns = min(_COLUMNS, len(panels))
     rows = -(-len(panels) // columns)

@@ -33,8 +33,9 @@ _ESCAPED = {
     "^": r"\wedge ",
     "~": r"\sim ",
     " ": r"\ ",
-    "&": r"\text{\&}",  # Matplotlib knows it in text only
-} | {character: f"\\{character}" for character in "#$%_{}"}
+    "&": r"\text{\&}",  # Matplotlib knows these two in text only
+    "#": r"\text{\#}",
+} | {character: f"\\{character}" for character in "$%_{}"}
 
 
 def quoted(name: str) -> str:

@@ -40,21 +40,26 @@ def evaluate(
 def _uniform(
     x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr, DERIV: tl.constexpr
 ):  # fmt: skip
-    _, distance, inv_h = uniform.start(x, i, mask, grid_ptr, G, DEGREE)
     MIDDLE: tl.constexpr = G * 0.5 + DEGREE  # steps from the first knot
+    distance, error, inv_h, step, step_error = uniform.split(x, i, mask, grid_ptr, G, DEGREE)
     # In bounds for infinities, too; the minimum of NaN and a number is the number.
     place = tl.fma(distance, inv_h, tl.full(x.shape, MIDDLE, x.dtype))
     q = tl.floor(tl.minimum(tl.maximum(place, -1.0), G + 2.0 * DEGREE))
-    t = tl.fma(distance, inv_h, MIDDLE - q)  # in the cell: one rounding, as in `uniform.advance`
-    # `place` was rounded at the size of the grid. Where a slope jumps, t decides about the cell;
+    # From the middle of the cell: as Cody and Waite reduce the arguments of a sine, the large part
+    # is subtracted without rounding.
+    n = q - (MIDDLE - 0.5)
+    v = (distance - n * step + (error - n * step_error)) * inv_h
+    # `place` was rounded at the size of the grid. Where a slope jumps, v decides about the cell;
     # where a value does, the distance from its middle, in the terms of the dense kernel's steps.
     if DERIV == DEGREE:
-        u = tl.fma(distance, inv_h, tl.zeros_like(x)) - (q - (MIDDLE - 0.5))
+        u = tl.fma(distance, inv_h, tl.zeros_like(x)) - n
         q += tl.where(u >= 0.5, 1.0, tl.where(u < -0.5, -1.0, 0.0)).to(x.dtype)
     elif DERIV == DEGREE - 1:
-        shift = tl.where(t >= 1.0, 1.0, tl.where(t < 0.0, -1.0, 0.0)).to(x.dtype)
-        q, t = q + shift, t - shift
-    v = tl.clamp(t, 0.0, 1.0) - 0.5
+        shift = tl.where(v >= 0.5, 1.0, tl.where(v < -0.5, -1.0, 0.0)).to(x.dtype)
+        q, v = q + shift, v - shift
+    v = tl.minimum(
+        tl.maximum(v, -0.5), 0.5
+    )  # for sm_90 no float64 `clamp` between -a and a compiles
     factor = inv_h
     for _ in tl.static_range(DERIV - 1):
         factor = factor * inv_h

@@ -27,6 +27,41 @@ def start(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
 
 
 @triton.jit
+def split(x, i, mask, grid_ptr, G: tl.constexpr, DEGREE: tl.constexpr):
+    """(distance, error, 1/h, step, step_error): x - mid = distance + error, h = step + step_error.
+
+    For grids of so many steps that a rounded x - mid or h would cost digits. step has half the bits
+    of its dtype, so its multiples up to 2^11 (2^25 in float64) are exact. x comes no farther from
+    the grid than its width times k + 2, where no spline lives, so all is finite.
+    """
+    lo, hi = _ends(i, mask, grid_ptr, x.dtype, G, DEGREE)
+    width, width_error = _sum(hi, -lo)
+    total, total_error = _sum(lo, hi)
+    x = tl.minimum(tl.maximum(x, lo - (DEGREE + 2) * width), hi + (DEGREE + 2) * width)
+    distance, error = _sum(x, -0.5 * total)
+    step = _leading_half(width / G)
+    step_error = (width - G * step + width_error) / G
+    return distance, error - 0.5 * total_error, G / width, step, step_error
+
+
+@triton.jit
+def _sum(a, b):
+    """(a + b rounded, the rounding error), Knuth, *The Art of Computer Programming*, 4.2.2."""
+    total = a + b
+    right = total - a
+    return total, (a - (total - right)) + (b - right)
+
+
+@triton.jit
+def _leading_half(t):
+    """t without the lower half of its digits."""
+    if t.dtype == tl.float64:
+        return (t.to(tl.int64, bitcast=True) & -0x4000000).to(tl.float64, bitcast=True)
+    else:
+        return (t.to(tl.int32, bitcast=True) & -0x1000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def middle(i, mask, grid_ptr, dtype: tl.constexpr, G: tl.constexpr, DEGREE: tl.constexpr):
     """mid of the inputs i."""
     lo, hi = _ends(i, mask, grid_ptr, dtype, G, DEGREE)

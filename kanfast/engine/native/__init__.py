@@ -245,7 +245,7 @@ def _silu_address(n: int) -> int:
 def _library() -> ctypes.CDLL:
     library = _load()
     if isinstance(library, str):
-        raise RuntimeError(f"kanfast.native is expected to be built, but {library}")
+        raise RuntimeError(f"kanfast.native must be built, but {library}")
     return library
 
 

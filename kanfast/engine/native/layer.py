@@ -21,12 +21,11 @@ def layer_forward(
     base: Tensor | None,
     scaler: Tensor | None,
     grid: Tensor,
-    *,
     basis: Basis,
     precision: str,
     out_dtype: torch.dtype,
 ) -> Tensor:
-    """See `engine.unfused.layer_forward`."""
+    """See `engine.reference.layer_forward`."""
     y = x.new_empty(x.shape[0], weight.shape[0])
     _run(basis, x, (weight, base, scaler, grid), y, None, (None, None, None, None))
     return y
@@ -40,11 +39,10 @@ def layer_grad(
     scaler: Tensor | None,
     grid: Tensor,
     needs: Sequence[bool],
-    *,
     basis: Basis,
     precision: str,
 ) -> list[Tensor | None]:
-    """See `engine.unfused.layer_grad`."""
+    """See `engine.reference.layer_grad`."""
     x = native._matrix(x, x.dtype)
     parameters = (weight, base, scaler)
     grads = [torch.empty_like(x) if needs[0] else None]
@@ -72,7 +70,10 @@ def _run(
                 t.zero_()
         return
     x = native._matrix(x, dtype)
-    weight, base, scaler, grid = [None if t is None else native._plain(t, t.dtype) for t in tensors]
+    weight, base, scaler, grid = [
+        t if t is None or (t.is_contiguous() and not t.is_neg()) else native._plain(t, t.dtype)
+        for t in tensors
+    ]
     kind, residual, slope = native.SILU, None, None
     if basis.activation == "none":
         kind = native.NO_ACTIVATION
@@ -83,7 +84,12 @@ def _run(
     if g is not None:
         narrow = native._is_narrow(dtype, outputs, basis.degree, basis.grid_size)
         g = native._matrix(g, dtype) if narrow else native._plain(g, dtype)
-    address = native._address
+    addresses = []
+    for t in (x, weight, base, scaler, grid, residual, slope, y, g, *grads):
+        address = 0 if t is None else t.data_ptr()
+        if not address and t is not None:
+            raise native.freed_memory(f"a tensor of shape {list(t.shape)}")
+        addresses.append(address)
     call = CALL.pack(
         rows,
         inputs,
@@ -94,17 +100,9 @@ def _run(
         tensors[3].dtype == torch.float64,
         not x.is_contiguous(),
         g is not None and not g.is_contiguous(),
-        address(x),
-        address(weight),
-        address(base),
-        address(scaler),
-        address(grid),
-        address(residual),
-        address(slope),
+        *addresses[:7],
         0 if g is None else native._silu_address(1),
-        address(y),
-        address(g),
-        *map(address, grads),
+        *addresses[7:],
     )
     if native._library().kanfast_layer(dtype == torch.float64, basis.degree, call):
         raise MemoryError(

@@ -6,7 +6,12 @@
 
 namespace {
 
-constexpr int64_t SERIAL_WORK = 100000;  // operations with whole registers for each thread: with less it is left asleep
+/* Operations with whole registers for each thread: with less it is left asleep. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int64_t SERIAL_WORK = 100;  // so that small calls have threads, too
+#else
+constexpr int64_t SERIAL_WORK = 100000;
+#endif
 
 /* Calls run(constant K) for a degree K, and returns what that does: 0, or 1 where memory ran out. */
 template <typename Run> int with_degree(int degree, Run run) {

@@ -11,10 +11,16 @@ namespace {
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t min(int64_t a, int64_t b) { return a < b ? a : b; }
 
+/* Of this size and not of whole cache lines, so that a sanitizer knows the end; null where memory ran out. */
+inline char *allocate(int64_t bytes) {
+    void *memory = nullptr;
+    return posix_memalign(&memory, 64, bytes ? bytes : 64) ? nullptr : static_cast<char *>(memory);
+}
+
 /* Memory of a thread for the buffers of a call, which end in the opposite order of their beginning. An allocation takes as
  * long as a few rows, and the stack of a thread may be small. */
 struct Arena {
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     static constexpr int64_t size = 0;  // so that every buffer has bounds of its own
 #else
     static constexpr int64_t size = 1 << 17;
@@ -26,7 +32,7 @@ struct Arena {
     /* Null where there is not enough left. */
     char *take(int64_t bytes) {
         if (bytes > size - used) return nullptr;
-        if (!memory) memory = static_cast<char *>(aligned_alloc(64, size));
+        if (!memory) memory = allocate(size);
         if (!memory) return nullptr;
         used += bytes;
         return memory + used - bytes;
@@ -42,7 +48,7 @@ template <typename T> struct Buffer {
     T *const data;
     explicit Buffer(int64_t size)
         : bytes(ceil_div(size * int64_t(sizeof(T)), 64) * 64), taken(arena.take(bytes)),
-          data(reinterpret_cast<T *>(taken ? taken : static_cast<char *>(aligned_alloc(64, bytes ? bytes : 64)))) {}
+          data(reinterpret_cast<T *>(taken ? taken : allocate(size * int64_t(sizeof(T))))) {}
     ~Buffer() {
         if (taken)
             arena.used -= bytes;
