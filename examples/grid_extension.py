@@ -25,7 +25,7 @@ def main(steps: int = 60, starts: int = 8) -> list[float]:
     for seed in range(starts):
         torch.manual_seed(seed)
         model = KAN([2, 1, 1], grid_size=GRIDS[0], grid_eps=1.0, dtype=torch.float64)
-        history = model.fit(data, steps=steps // 3, update_grid=False, log=0)
+        history = model.fit(data, "LBFGS", steps=steps // 3, update_grid=False, log=0)
         candidates.append((history["train_loss"][-1], seed, model))
     _, seed, model = min(candidates)
     print(f"start {seed} is the best of {starts} on the training points")
@@ -37,6 +37,7 @@ def main(steps: int = 60, starts: int = 8) -> list[float]:
         # test points may lie just outside the training points.
         history = model.fit(
             data,
+            "LBFGS",
             steps=steps,
             update_grid=grid_size < GRIDS[-1],
             grid_update_num=4,

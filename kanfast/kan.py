@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kanfast.engine.backends import Backend
 from kanfast.explain import explain as explaining
-from kanfast.interpret import attribution, formulas, inspection, pruning, refinement
+from kanfast.interpret import attribution, ensemble, formulas, inspection, pruning, refinement
 from kanfast.interpret import fit as training
 from kanfast.interpret import regularization as penalties
 from kanfast.nn.from_pykan import Residual, layers_from_pykan, layers_from_pykan_state_dict
@@ -53,6 +53,7 @@ class KAN(Network):
 
     # Training
     fit = training.fit
+    fit_starts = ensemble.fit_starts
     regularization = penalties.regularization
     refine = refinement.refine
 

@@ -42,7 +42,7 @@ def test_the_first_step_is_pykans(lamb: float, pykan: Any, monkeypatch: pytest.M
     data = small_dataset()
     with contextlib.redirect_stderr(io.StringIO()):
         expected = theirs.fit(data, steps=1, lamb=lamb, update_grid=False)
-    found = ours.fit(data, steps=1, lamb=lamb, update_grid=False, log=0)
+    found = ours.fit(data, "LBFGS", steps=1, lamb=lamb, update_grid=False, log=0)
     assert found.keys() == expected.keys()
     for name in ("train_loss", "test_loss", *(["reg"] if lamb else [])):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-6)
@@ -148,7 +148,7 @@ def test_grid_updates_happen_when_they_should(monkeypatch: pytest.MonkeyPatch) -
 def test_knots_follow_the_samples() -> None:
     data = create_dataset(product, ranges=[2, 3], train_num=50, test_num=20, dtype=torch.float64)
     model = make()
-    model.fit(data, steps=1, log=0)
+    model.fit(data, "LBFGS", steps=1, log=0)
     low, high = model.layers[0].grid[:, 3], model.layers[0].grid[:, -4]
     torch.testing.assert_close(low, data["train_input"].min(0).values)
     torch.testing.assert_close(high, data["train_input"].max(0).values)

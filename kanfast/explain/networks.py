@@ -116,7 +116,8 @@ def trained(
     with warnings.catch_warnings(), suppress(TimeIsOver):
         # a start from which training fails is one of several
         warnings.simplefilter("ignore", RuntimeWarning)
-        fit(model, dataset, steps=steps, log=0, update_grid=update_grid, metrics=[_clock(deadline)])
+        clock = [_clock(deadline)]
+        fit(model, dataset, "LBFGS", steps, log=0, update_grid=update_grid, metrics=clock)
     with torch.no_grad():
         difference = model(dataset["train_input"]) - dataset["train_label"]
     error, labels = difference.square().mean().item(), difference.numel()

@@ -155,6 +155,23 @@ def check_dataset(dataset: Any, *, like: Tensor | None = None) -> Dataset:
     return tensors
 
 
+def check_weight(weight: Any, dataset: Dataset) -> Tensor | None:
+    """Weights [rows] of the training rows, or None.
+
+    Raises:
+        ValueError: Another shape, negative or infinite weights, or nothing but zeros.
+    """
+    if weight is None:
+        return None
+    like = dataset["train_label"]
+    values = torch.as_tensor(weight, dtype=like.dtype, device=like.device).detach()
+    if values.shape != like.shape[:1]:
+        raise ValueError(f"sample_weight must be [{len(like)}], got {list(values.shape)}")
+    if not bool((values >= 0).all() & values.isfinite().all() & (values > 0).any()):
+        raise ValueError("sample_weight must be finite numbers of 0 or more, some above 0")
+    return values
+
+
 def as_tensor(what: str, values: Any, like: Tensor | None = None) -> Tensor:
     """A tensor as it is; of an array, a data frame or a column of one, its numbers as a tensor.
 

@@ -50,7 +50,13 @@ class Settings:
         return self.update_grid and start <= step < stop and step % every == 0
 
 
-def descend(network: Network, dataset: Dataset, optimizer: Steps, settings: Settings) -> History:
+def descend(
+    network: Network,
+    dataset: Dataset,
+    optimizer: Steps,
+    settings: Settings,
+    weight: Tensor | None = None,
+) -> History:
     """Trains by the steps of an optimizer; `fit` says what with.
 
     Any exception, also one from the keyboard, leaves the best parameters seen.
@@ -64,25 +70,28 @@ def descend(network: Network, dataset: Dataset, optimizer: Steps, settings: Sett
     history = History(names)
     whole = batch == -1 or batch >= len(dataset["train_input"])
 
-    def terms(x: Tensor, y: Tensor) -> list[Tensor]:
+    root = None if weight is None else (weight / weight.mean()).sqrt().unsqueeze(-1)
+
+    def terms(x: Tensor, y: Tensor, root: Tensor | None) -> list[Tensor]:
         """The loss and, if there is one, the penalty."""
         trace = network.trace(x)
-        loss = loss_of(trace.nodes[-1], y)
+        found = trace.nodes[-1]
+        loss = loss_of(found, y) if root is None else loss_of(found * root, y * root)
         if lamb == 0:
             return [loss]
         return [loss, penalty(network, trace, settings.reg_metric, *settings.penalty)]
 
-    def step(x: Tensor, y: Tensor, same: bool) -> list[Tensor]:
+    def step(x: Tensor, y: Tensor, root: Tensor | None, same: bool) -> list[Tensor]:
         last: list[Tensor] = []
 
         def objective() -> Tensor:
-            last[:] = terms(x, y)
+            last[:] = terms(x, y, root)
             return last[0] if lamb == 0 else last[0] + last[1] * (lamb / unit / unit)
 
         if optimizer.step(objective, same=same) and last:
             return [t.detach() for t in last]
         with torch.no_grad():
-            return terms(x, y)
+            return terms(x, y, root)
 
     best, lowest, value = _state(network), math.inf, math.inf
     try:
@@ -91,20 +100,20 @@ def descend(network: Network, dataset: Dataset, optimizer: Steps, settings: Sett
                 kept = _state(network)
                 if value <= lowest or not whole:
                     best, lowest = kept, value
-                x, y = _rows(dataset, "train", batch, generator)
+                x, y, roots = _rows(dataset, "train", batch, generator, root)
                 moves_grid = settings.moves_grid(index)
                 if moves_grid:
                     network.update_grid_from_samples(x)
                     optimizer.restart()
-                losses = step(x, y, same=index > 0 and whole and not moves_grid)
+                losses = step(x, y, roots, same=index > 0 and whole and not moves_grid)
                 with torch.no_grad():
-                    x, y = _rows(dataset, "test", batch, generator)
+                    x, y, _ = _rows(dataset, "test", batch, generator)
                     values = torch.stack([loss_of(network(x), y), *losses]).tolist()
                 test, train, reg = (*values, 0.0)[:3]
                 if not all(map(math.isfinite, values)):
                     network.load_state_dict(kept)
                     if moves_grid or not (optimizer.searches and history.converged()):
-                        message = _stopped(index, train, reg, test)
+                        message = stopped(index, train, reg, test)
                         warnings.warn(message, RuntimeWarning, stacklevel=3)
                         break
                     # No step leads further down, and the line search has divided 0 by 0.
@@ -143,14 +152,18 @@ def check_shapes(prediction: Tensor, label: Tensor) -> None:
 
 
 def _rows(
-    dataset: Dataset, split: str, batch: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """All rows of a split, or `batch` random ones (as many as there are)."""
+    dataset: Dataset,
+    split: str,
+    batch: int,
+    generator: torch.Generator,
+    root: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """All rows of a split, or `batch` random ones (as many as there are), and of `root` [N, 1]."""
     x, y = dataset[f"{split}_input"], dataset[f"{split}_label"]
     if batch == -1 or batch >= len(x):
-        return x, y
+        return x, y, root
     index = torch.randperm(len(x), generator=generator)[:batch].to(x.device)
-    return x[index], y[index]
+    return x[index], y[index], None if root is None else root[index]
 
 
 def _state(model: Network) -> dict[str, Any]:
@@ -159,7 +172,8 @@ def _state(model: Network) -> dict[str, Any]:
     return {k: t.clone() if isinstance(t, Tensor) else copy.deepcopy(t) for k, t in state.items()}
 
 
-def _stopped(step: int, train: float, reg: float, test: float) -> str:
+def stopped(step: int, train: float, reg: float, test: float) -> str:
+    """What to warn of where a loss is not finite."""
     return (
         f"training stopped at step {step}: the training loss is {train:.3g}, the regularisation "
         f"{reg:.3g}, the test loss {test:.3g}. The model is as it was before this step. Try a "

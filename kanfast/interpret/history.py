@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+
+class Stage(NamedTuple):
+    """A grid that was tried.
+
+    Attributes:
+        grid_size: Intervals.
+        held_out_loss: Root mean square error on the training rows that were held out.
+        reason: Why it was kept or not.
+    """
+
+    grid_size: int
+    held_out_loss: float
+    reason: str
 
 
 class Entry(float):
@@ -15,9 +29,19 @@ class Entry(float):
 
 
 class History(dict[str, list[float]]):
-    """A list of numbers under each name; all are equally long."""
+    """A list of numbers under each name; all are equally long.
+
+    Attributes:
+        starts: Training losses that the starts of a second-order training reached, the model's own
+            first; of starts that were dropped, where that was.
+        stages: The grids that it tried.
+    """
+
+    starts: list[float]
+    stages: list[Stage]
 
     def __init__(self, names: Sequence[str]) -> None:
+        self.starts, self.stages = [], []
         super().__init__({name: [] for name in names})
 
     def append(self, row: Sequence[float]) -> None:

@@ -133,11 +133,15 @@ class SymbolicEdges(nn.Module):
         if not groups:
             return x.new_zeros(*x.shape[:-1], 0)
         a, b, c, d = affine[part].unbind(-1)
-        argument = a * x.index_select(-1, columns) + b
-        value = torch.cat(
-            [function(argument[..., its], self.limit) for function, its in groups], -1
-        )
+        value = self.values_of(a * x.index_select(-1, columns) + b, groups)
         return factors[part] * (c * value + d)
+
+    def values_of(
+        self, argument: Tensor, groups: Sequence[tuple[SymbolicFunction, slice]] | None = None
+    ) -> Tensor:
+        """f of the symbolic edges' arguments: [..., n] -> [..., n], ordered as `edges`."""
+        groups = self._groups if groups is None else groups
+        return torch.cat([function(argument[..., its], self.limit) for function, its in groups], -1)
 
     def _groups_of(self, part: slice) -> Iterator[tuple[SymbolicFunction, slice]]:
         start, stop, _ = part.indices(len(self._out_index))

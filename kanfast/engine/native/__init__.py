@@ -264,5 +264,6 @@ def _load() -> ctypes.CDLL | str:
         library.kanfast_layer.argtypes = [ctypes.c_int] * 2 + [ctypes.c_char_p]
         library.kanfast_is_narrow.argtypes = [ctypes.c_int, ctypes.c_int64] * 2
         library.kanfast_pack.argtypes = [ctypes.c_int, ctypes.c_char_p]
+        library.kanfast_normal.argtypes = [ctypes.c_int] * 2 + [ctypes.c_char_p]
         return library
     return "it was not compiled for this processor when kanfast was installed"

@@ -1,0 +1,1 @@
+"""Second-order training: Levenberg-Marquardt on many starts at once, with grids that follow."""
