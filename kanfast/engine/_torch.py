@@ -39,6 +39,15 @@ def is_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def is_eager() -> bool:
+    """Whether no compiler, no torch.jit.trace and no transform of torch.func is at work."""
+    return not (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
 def is_exporting() -> bool:
     """Whether torch.export traces, in either of its modes.
 

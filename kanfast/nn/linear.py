@@ -120,7 +120,9 @@ class KANLinear(nn.Module):
         backend: Backend = "auto",
     ) -> None:
         super().__init__()
-        parameters.check_sizes(in_features, out_features, grid_size, spline_order, grid_range)
+        in_features, out_features, grid_size, spline_order = parameters.check_sizes(
+            in_features, out_features, grid_size, spline_order, grid_range
+        )
         self.in_features = in_features
         self.out_features = out_features
         self.grid_size = grid_size

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from kanfast.engine import _torch
 from kanfast.engine.backends import Backend
 from kanfast.engine.checks import check_index
 from kanfast.nn.linear import KANLinear
@@ -28,6 +29,10 @@ class Trace(NamedTuple):
     """[..., subnodes] for each layer: sums over its edges, before affine maps and products."""
 
 
+class MissingSamplesError(ValueError, AttributeError):
+    """There is nothing to compute scores at, so that `hasattr` says no to them."""
+
+
 class Network(nn.Module):
     """Layers of `KANLinear`, one after the other.
 
@@ -40,14 +45,20 @@ class Network(nn.Module):
             layers without multiplication nodes and affine maps are not in it.
         grid_size, spline_order: Those of the layers; lists if the layers differ.
         samples: The inputs [..., inputs] that scores refer to where none are given: those of the
-            last `fit` or `get_act`. A buffer that moves along with the model and is pickled with
-            it, but is not in the state dict; None at first, and may be set to None.
+            last `fit` or `get_act`. They move along with the model and its copies, but are neither
+            in the state dict nor in pickles: a saved model holds no rows of anybody's data. None at
+            first, and may be set to None.
+        keeps_input: Whether the model remembers what it was called with last (True at first): the
+            samples where `samples` is None, so that `model(x); model.plot()` works as in pykan. It
+            is a reference, which keeps x in memory; only eager calls leave one.
         input_mask: Buffer [features], True for the features that are inputs, after `prune_input`;
             None, and not in the state dict, as long as all of them are.
     """
 
     samples: Tensor | None
     input_mask: Tensor | None
+    keeps_input = True
+    _last_input: Tensor | None = None
 
     def __init__(
         self,
@@ -63,6 +74,7 @@ class Network(nn.Module):
         *,
         mult_arity: int | Sequence[Sequence[int]] = 2,
         affine_trainable: bool = False,
+        enable_standalone_scale_spline: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         backend: Backend = "auto",
@@ -84,6 +96,7 @@ class Network(nn.Module):
                     scale_noise=scale_noise,
                     scale_base=scale_base,
                     scale_spline=scale_spline,
+                    enable_standalone_scale_spline=enable_standalone_scale_spline,
                     base_activation=base_activation,
                     grid_eps=grid_eps,
                     grid_range=grid_range,
@@ -131,7 +144,7 @@ class Network(nn.Module):
         for index, its in (nodes or {}).items():
             self.set_nodes(index, its)
         self.register_buffer("input_mask", None)
-        self.register_buffer("samples", None, persistent=False)
+        self.samples = None
         self._live_inputs = Selection()
         self.refresh_sizes()
 
@@ -226,6 +239,8 @@ class Network(nn.Module):
         With `update_grid`, each layer first moves its knots to its present input
         (`KANLinear.update_grid`).
         """
+        if self.keeps_input and _torch.is_eager():
+            self.__dict__["_last_input"] = x
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
             x = self.select_inputs(x)
@@ -294,18 +309,21 @@ class Network(nn.Module):
         return x if index is None else x.index_select(-1, index)
 
     def samples_or(self, x: Tensor | None) -> Tensor:
-        """x if it is given, else `samples`.
+        """x if it is given, else `samples`, else what the model was called with last.
 
         Raises:
-            ValueError: Neither is there.
+            MissingSamplesError: None of them is there.
         """
         if x is not None:
             return x
-        if self.samples is None:
-            raise ValueError(
-                "this needs samples: pass x=, or call fit or get_act(x) before, which keep them"
+        if self.samples is not None:
+            return self.samples
+        if self._last_input is None:
+            raise MissingSamplesError(
+                "this needs samples: pass x=, or call the model, fit or get_act(x) before, which "
+                "keep them"
             )
-        return self.samples
+        return self._last_input.detach()
 
     def regularization_loss(
         self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
@@ -319,7 +337,26 @@ class Network(nn.Module):
 
     def copy(self: Self) -> Self:
         """A deep copy that shares `samples` with this model."""
-        return copy.deepcopy(self, {id(self.samples): self.samples})
+        kept = (self.samples, self._last_input)
+        return copy.deepcopy(self, {id(rows): rows for rows in kept})
+
+    def __deepcopy__(self: Self, memo: dict[int, Any]) -> Self:
+        """With `samples`, which pickles lack."""
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        memo.setdefault(id(self._last_input), self._last_input)  # may be part of a graph
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "samples": None, "_last_input": None}
+
+    def __getattr__(self, name: str) -> Any:
+        """A property that has no value says why; Module would say that there is none."""
+        value = getattr(type(self), name, None)
+        if isinstance(value, property) and value.fget is not None:
+            return value.fget(self)
+        return super().__getattr__(name)
 
     def _load_from_state_dict(
         self, state_dict: Mapping[str, Any], prefix: str, *args: Any, **kwargs: Any
@@ -340,6 +377,8 @@ class Network(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Network:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        self.samples = None if self.samples is None else fn(self.samples)
+        self._last_input = None
         self._live_inputs.of(self.input_mask)
         return self
 

@@ -15,6 +15,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from kanfast.engine.integers import integer
+
 AFFINE = ("subnode_scale", "subnode_bias", "node_scale", "node_bias")
 
 
@@ -197,11 +199,13 @@ def check_sequence(layers: Sequence[tuple[int, int]], nodes: Mapping[int, Nodes]
 
 
 def _pair(width: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(width, int):
-        return width, 0
-    if not isinstance(width, Sequence):
-        raise TypeError(f"a width must be an int or [n_sum, n_mult], got {width!r}")
-    entries = list(width)
-    if len(entries) != 2 or not all(isinstance(n, int) and n >= 0 for n in entries):
-        raise ValueError(f"a width must be an int or [n_sum, n_mult], got {width!r}")
+    wanted = f"a width must be an int or [n_sum, n_mult], got {width!r}"
+    try:
+        if not isinstance(width, Sequence):
+            return integer("a width", width), 0
+        entries = [integer("a width", entry) for entry in width]
+    except TypeError as error:
+        raise TypeError(wanted) from error
+    if len(entries) != 2 or min(entries) < 0:
+        raise ValueError(wanted)
     return entries[0], entries[1]

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from kanfast.engine.basis import MAX_DEGREE
 from kanfast.engine.grid import fit_coefficients
+from kanfast.engine.integers import integer
 from kanfast.nn.knots import at_least_float32, core_knots
 from kanfast.nn.layer import Layer
 from kanfast.nn.splines import curve2coeff
@@ -52,19 +53,25 @@ def check_sizes(
     grid_size: int,
     spline_order: int,
     grid_range: Sequence[float],
-) -> None:
-    """Raise TypeError or ValueError for sizes of a `KANLinear` that make no sense."""
+) -> tuple[int, int, int, int]:
+    """The four sizes of a `KANLinear` as ints.
+
+    Raises:
+        TypeError, ValueError: Sizes that make no sense.
+    """
+    sizes = []
     for name, value, least in (
         ("in_features", in_features, 1),
         ("out_features", out_features, 1),
         ("grid_size", grid_size, 1),
         ("spline_order", spline_order, 0),
     ):
-        if not isinstance(value, int):
-            raise TypeError(f"{name} must be an int, got {value!r}")
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-    if spline_order > MAX_DEGREE:
-        raise ValueError(f"spline_order must be 0 to {MAX_DEGREE}, got {spline_order}")
+        size = integer(name, value)
+        if size < least:
+            raise ValueError(f"{name} must be at least {least}, got {size}")
+        sizes.append(size)
+    if sizes[3] > MAX_DEGREE:
+        raise ValueError(f"spline_order must be 0 to {MAX_DEGREE}, got {sizes[3]}")
     if len(grid_range) != 2 or not -math.inf < grid_range[0] < grid_range[1] < math.inf:
         raise ValueError(f"grid_range must be two finite numbers, low < high, got {grid_range}")
+    return sizes[0], sizes[1], sizes[2], sizes[3]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kanfast.engine.insertion import regrid
+from kanfast.engine.integers import integer
 from kanfast.nn.knots import refresh_grid
 from kanfast.nn.layer import Layer
 from kanfast.nn.masks import set_mask
@@ -40,8 +41,7 @@ def refine(layer: AnyLayer, new_grid_size: int) -> AnyLayer:
 @torch.no_grad()
 def set_grid_size(layer: Layer, grid_size: int) -> None:
     """Gives the layer a grid of `grid_size` intervals, in place; see `KANLinear.refine`."""
-    if not isinstance(grid_size, int) or isinstance(grid_size, bool):
-        raise TypeError(f"new_grid_size must be an int, got {grid_size!r}")
+    grid_size = integer("new_grid_size", grid_size)
     if grid_size < 1:
         raise ValueError(f"new_grid_size must be at least 1, got {grid_size}")
     weight = _parameter(layer, "spline_weight")
