@@ -126,8 +126,12 @@ def test_every_grid_size(op, knots, grid_size, precision):
     check(op, (70, 3, 40), make_basis(grid_size, knots=knots), precision, 1)
 
 
+# Inputs are gone through one after the other: as many as in (130, 66, 70) show nothing new.
+FEW_INPUTS = [(130, 9, 70) if shape == (130, 66, 70) else shape for shape in SHAPES]
+
+
 @pytest.mark.parametrize(
-    "shape", [*SHAPES, (65, 3, 65), (5, 65, 1)], ids=lambda s: "x".join(map(str, s))
+    "shape", [*FEW_INPUTS, (65, 3, 65), (5, 65, 1)], ids=lambda s: "x".join(map(str, s))
 )
 @pytest.mark.parametrize("knots", KNOTS)
 def test_awkward_shapes(knots, shape):
