@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from kanfast import KAN
-from kanfast.nn.network import MissingSamplesError
+from kanfast.nn.network import UnavailableError
 
 SCORES = ["edge_scores", "node_scores", "feature_score"]
 
@@ -31,8 +31,16 @@ def rows(count: int = 32) -> torch.Tensor:
 @pytest.mark.parametrize("name", SCORES)
 def test_scores_without_samples_say_what_they_need(name: str) -> None:
     assert not hasattr(model(), name)
-    with pytest.raises(MissingSamplesError, match="this needs samples: pass x="):
+    with pytest.raises(UnavailableError, match="this needs samples: pass x="):
         getattr(model(), name)
+
+
+def test_the_backend_of_layers_that_differ() -> None:
+    network = model()
+    network.layers[0].backend = "reference"
+    assert not hasattr(network, "backend")
+    with pytest.raises(UnavailableError, match="the layers have different backends"):
+        _ = network.backend
 
 
 def test_what_is_not_there_is_not_there() -> None:
@@ -83,7 +91,9 @@ def test_copies_keep_samples(twin: Any) -> None:
 
 def test_copies_of_a_network_that_saw_a_part_of_a_graph() -> None:
     network = model()
-    network(rows().requires_grad_() * 2).sum().backward()
+    x = rows().requires_grad_() * 2
+    network(x).sum().backward()
+    assert network.samples_or(None).grad_fn is None, "a graph would stay alive"
     assert len(copy.deepcopy(network).edge_scores) == 2
 
 

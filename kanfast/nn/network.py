@@ -29,8 +29,8 @@ class Trace(NamedTuple):
     """[..., subnodes] for each layer: sums over its edges, before affine maps and products."""
 
 
-class MissingSamplesError(ValueError, AttributeError):
-    """There is nothing to compute scores at, so that `hasattr` says no to them."""
+class UnavailableError(ValueError, AttributeError):
+    """A property has no value now, so that `hasattr` says no: there are no samples, for example."""
 
 
 class Network(nn.Module):
@@ -218,11 +218,11 @@ class Network(nn.Module):
         """Backend of all layers. Setting it sets that of every layer.
 
         Raises:
-            ValueError: On reading, if the layers differ.
+            UnavailableError: On reading, if the layers differ.
         """
         backends = {layer.backend for layer in self.kan_layers}
         if len(backends) > 1:
-            raise ValueError(
+            raise UnavailableError(
                 f"the layers have different backends, {sorted(backends)}: ask each of them, or set "
                 "that of all"
             )
@@ -240,7 +240,7 @@ class Network(nn.Module):
         (`KANLinear.update_grid`).
         """
         if self.keeps_input and _torch.is_eager():
-            self.__dict__["_last_input"] = x
+            self.__dict__["_last_input"] = x.detach() if x.requires_grad else x
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
             x = self.select_inputs(x)
@@ -312,18 +312,18 @@ class Network(nn.Module):
         """x if it is given, else `samples`, else what the model was called with last.
 
         Raises:
-            MissingSamplesError: None of them is there.
+            UnavailableError: None of them is there.
         """
         if x is not None:
             return x
         if self.samples is not None:
             return self.samples
         if self._last_input is None:
-            raise MissingSamplesError(
+            raise UnavailableError(
                 "this needs samples: pass x=, or call the model, fit or get_act(x) before, which "
                 "keep them"
             )
-        return self._last_input.detach()
+        return self._last_input
 
     def regularization_loss(
         self, regularize_activation: float = 1.0, regularize_entropy: float = 1.0
@@ -344,7 +344,6 @@ class Network(nn.Module):
         """With `samples`, which pickles lack."""
         twin = type(self).__new__(type(self))
         memo[id(self)] = twin
-        memo.setdefault(id(self._last_input), self._last_input)  # may be part of a graph
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
 
