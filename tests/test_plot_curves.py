@@ -154,5 +154,5 @@ def test_history_of_one_step_is_visible() -> None:
 
 @pytest.mark.parametrize("given", [{}, {"train_loss": []}, {"reg": [0.0]}], ids=str)
 def test_no_history(given: dict[str, list[float]]) -> None:
-    with pytest.raises(ValueError, match="expected to hold a list of numbers"):
+    with pytest.raises(ValueError, match="must hold a list of numbers"):
         plot.history(given)
