@@ -1,7 +1,4 @@
-"""The local kernels, compiled for GPUs that are not here: no spills, 128-bit loads.
-
-Where test_compile.py takes its sample in turn, so do these their grid sizes.
-"""
+"""The local kernels, compiled for GPUs that are not here: no spills, 128-bit loads."""
 
 import json
 import os
@@ -12,8 +9,6 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("triton", reason="the kernels are written in Triton, which is not installed")
-
-from test_compile import KNOWN
 
 from bench import aot, codegen, grids
 
@@ -39,8 +34,6 @@ def test_local_kernels_fit_their_target(target, ops, precisions, sizes):
         )
     if target.startswith("gfx"):
         precisions = [name for name in precisions if name != "tf32x3"]  # there it is "ieee"
-    if KNOWN:
-        sizes = sizes[grids.TARGETS.index(target) % len(sizes) :][:1]
     command = ["-W", "ignore", "-m", "bench.grids", "--check", "--json", "--targets"]
     arguments = ["--ops", *ops, "--precisions", *precisions, "--grid-sizes", *map(str, sizes)]
     run = subprocess.run(

@@ -125,6 +125,14 @@ def test_methods_take_what_the_model_was_called_with_last() -> None:
     assert network.get_fun(0, 1, 2)[0].shape == (5,), "those of fit and get_act come first"
 
 
+@pytest.mark.parametrize("x", [[1, 2, 3, 4], None, np.zeros((3, 4)), torch.zeros(3, 5)])
+def test_calls_that_fail_say_why_and_leave_nothing(x: Any) -> None:
+    network = model()
+    with pytest.raises((TypeError, ValueError), match=r"^x must (be a torch.Tensor|have 4 feat)"):
+        network(x)
+    assert not hasattr(network, "edge_scores")
+
+
 def test_the_last_input_need_not_be_kept() -> None:
     network = model()
     network.keeps_input = False

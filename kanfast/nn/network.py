@@ -239,8 +239,7 @@ class Network(nn.Module):
         With `update_grid`, each layer first moves its knots to its present input
         (`KANLinear.update_grid`).
         """
-        if self.keeps_input and _torch.is_eager():
-            self.__dict__["_last_input"] = x.detach() if x.requires_grad else x
+        features = x
         modules = self._modules  # attributes of a module cost more than a small layer
         if self._buffers["input_mask"] is not None:
             x = self.select_inputs(x)
@@ -251,6 +250,8 @@ class Network(nn.Module):
             if update_grid:
                 layer.update_grid(x)
             x = layer(x) if plain else self.to_nodes(int(name), layer(x))
+        if self.keeps_input and _torch.is_eager():
+            self.__dict__["_last_input"] = features.detach() if features.requires_grad else features
         return x
 
     @torch.no_grad()
